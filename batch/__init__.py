@@ -1,0 +1,1 @@
+"""Scores image collections of any size with a SavedModel, as an Apache Beam pipeline."""

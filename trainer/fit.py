@@ -31,7 +31,11 @@ class Recipe:
   global_batch_size: int
   learning_rate: float
   seed: int
-  policy: str
+  precision: str
+
+  def settings(self) -> dict:
+    """By the names of the flags that set them."""
+    return dataclasses.asdict(self)
 
   def steps_per_epoch(self, train_examples: int) -> int:
     """Full batches only: the permutation is new every epoch, so what one leaves out the next takes in."""
@@ -67,7 +71,7 @@ class Trainer:
     keras.utils.set_random_seed(recipe.seed)  # the initial weights
     tf.config.experimental.enable_op_determinism()
     with strategy.scope():
-      self.model = models.MODELS[recipe.model](recipe.policy)
+      self.model = models.MODELS[recipe.model](recipe.precision)
       self.averaged = models.MODELS[recipe.model]('float32')
       self.averaged.set_weights(self.model.get_weights())
       self.optimizer = _optimizer(recipe, self.steps_per_epoch)
@@ -163,7 +167,7 @@ def _optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimiz
   )
   optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
   optimizer.exclude_from_weight_decay(var_names=['bias'])
-  return keras.optimizers.LossScaleOptimizer(optimizer) if recipe.policy == 'mixed_float16' else optimizer
+  return keras.optimizers.LossScaleOptimizer(optimizer) if recipe.precision == 'mixed_float16' else optimizer
 
 
 def flip(pixels: tf.Tensor) -> tf.Tensor:

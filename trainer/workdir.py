@@ -15,18 +15,18 @@ from trainer import fit
 SETTINGS, METRICS, HISTORY = 'settings.json', 'metrics.json', 'history.csv'
 
 
-def claim(directory: str, settings: dict) -> None:
-  """Makes `directory` this run's, or finds that it already is.
+def check(directory: str, settings: dict) -> None:
+  """Finds out, before any work, whether a run with these settings may write to `directory`.
 
   Raises:
     app.UsageError: it cannot be written, or holds a run with other settings.
   """
-  path = os.path.join(directory, SETTINGS)
+  path, probe = os.path.join(directory, SETTINGS), os.path.join(directory, '.writable')
   try:
     tf.io.gfile.makedirs(directory)
-    if not tf.io.gfile.exists(path):
-      write(path, json.dumps(settings, indent=2) + '\n')
-    held = json.loads(read(path))
+    write(probe, b'')
+    tf.io.gfile.remove(probe)
+    held = json.loads(read(path)) if tf.io.gfile.exists(path) else settings
   except (OSError, tf.errors.OpError) as error:
     raise app.UsageError(f'--workdir={directory}: cannot be written ({_reason(error)}); pass one that can') from error
   differing = [
@@ -38,6 +38,11 @@ def claim(directory: str, settings: dict) -> None:
     raise app.UsageError(
       f'--workdir={directory}: holds a run with {", ".join(differing)}; pass those settings, or another --workdir'
     )
+
+
+def claim(directory: str, settings: dict) -> None:
+  """Makes `directory` the run's with these settings."""
+  write(os.path.join(directory, SETTINGS), json.dumps(settings, indent=2) + '\n')
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,118 @@
+"""Trains Fashion-MNIST from the raw data to a tested SavedModel.
+
+  python -m trainer.main --workdir=runs/seed
+  python -m trainer.main --workdir=gs://bucket/runs/seed --data_dir=gs://bucket/data
+
+The workdir receives settings.json, history.csv, tensorboard/, export/1/ (the SavedModel), report/ and, last,
+metrics.json. Bad input ends with one line and exit code 64 before any training.
+"""
+
+import logging as py_logging
+import os
+import sys
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'Directory for everything the run leaves behind, local or gs://.')
+DATA_DIR = flags.DEFINE_string(
+  'data_dir',
+  None,
+  "TFDS directory, local or gs://: read if it holds fashion_mnist, else prepared. TFDS's own by default.",
+)
+IDX_DIR = flags.DEFINE_string(
+  'idx_dir',
+  None,
+  'Directory with the four IDX .gz files, local or gs://, to prepare the dataset from without a download.',
+)
+VALIDATION_EXAMPLES = flags.DEFINE_integer(
+  'validation_examples', 6000, 'Images of the 60,000 for training that choose the best epoch instead.', lower_bound=1
+)
+MODEL = flags.DEFINE_enum('model', 'seed', ['seed'], 'The network.')
+EPOCHS = flags.DEFINE_integer('epochs', 30, 'Passes over the training images.', lower_bound=1)
+GLOBAL_BATCH_SIZE = flags.DEFINE_integer(
+  'global_batch_size', 256, 'Images a step, over all replicas together.', lower_bound=1
+)
+LEARNING_RATE = flags.DEFINE_float(
+  'learning_rate', 3e-3, "AdamW's rate at its peak, a fifth of the way through.", lower_bound=0
+)
+SEED = flags.DEFINE_integer(
+  'seed', 0, 'Decides the split, the initial weights, the order and the noise.', lower_bound=0, upper_bound=2**31 - 1
+)
+PRECISION = flags.DEFINE_enum(
+  'precision',
+  'auto',
+  ['auto', 'float32', 'mixed_bfloat16', 'mixed_float16'],
+  'Arithmetic of the training step; auto is the fastest here that costs no accuracy. The export is float32 always.',
+)
+REPLICAS = flags.DEFINE_integer(
+  'replicas',
+  0,
+  'Devices that train: 0 is every GPU, or the CPU; without a GPU, 2 or more split the CPU.',
+  lower_bound=0,
+)
+LOG_EVERY_STEPS = flags.DEFINE_integer('log_every_steps', 50, 'Steps between looks at the loss.', lower_bound=1)
+
+
+EXIT_BAD_INPUT = 64  # EX_USAGE of sysexits.h: retrying the same command cannot help
+
+
+def main(argv: list[str]) -> None:
+  if argv[1:]:
+    raise app.UsageError(f'{argv[1]}: not a flag; flags are written --name=value')
+  if not WORKDIR.value:
+    raise app.UsageError('--workdir is not given: name a directory, local or gs://, for what the run leaves behind')
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  logging.get_absl_logger().addFilter(_ours_or_worrying)
+  from trainer import run  # and with it TensorFlow, which --help need not wait for
+
+  run.run(
+    directory=WORKDIR.value.rstrip('/'),
+    data_dir=DATA_DIR.value,
+    idx_dir=IDX_DIR.value,
+    model=MODEL.value,
+    validation_examples=VALIDATION_EXAMPLES.value,
+    epochs=EPOCHS.value,
+    global_batch_size=GLOBAL_BATCH_SIZE.value,
+    learning_rate=LEARNING_RATE.value,
+    seed=SEED.value,
+    precision=PRECISION.value,
+    replicas=REPLICAS.value,
+    log_every_steps=LOG_EVERY_STEPS.value,
+  )
+
+
+def _ours_or_worrying(record: py_logging.LogRecord) -> bool:
+  """Leaves the libraries' small talk out of the log: they share absl's logger with us."""
+  return record.levelno > py_logging.INFO or os.path.dirname(record.pathname) == os.path.dirname(__file__)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    _refuse(error)
+
+
+def _refuse(error: Exception) -> NoReturn:
+  print(f'lookbook-train: {error}', file=sys.stderr)
+  sys.exit(EXIT_BAD_INPUT)
+
+
+def _guarded(argv: list[str]) -> None:
+  try:
+    main(argv)
+  except app.UsageError as error:
+    _refuse(error)
+
+
+def cli() -> None:
+  """The console script `lookbook-train`."""
+  for flag in flags.FLAGS.get_key_flags_for_module(sys.modules[__name__]):
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # so that --help lists them however we were started
+  sys.modules['__main__'].__doc__ = __doc__
+  app.run(_guarded, flags_parser=_parse_flags)
+
+
+if __name__ == '__main__':
+  cli()

@@ -1,0 +1,42 @@
+"""How a run tells that it is alive: a line that moves on a terminal, one log line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable
+
+import tqdm
+from absl import logging
+
+LOG_EVERY_SECONDS = 30.0
+
+
+class Progress:
+  """Counts images towards `total` and shows images/s, the time left and the loss."""
+
+  def __init__(self, total: int, terminal: bool | None = None, clock: Callable[[], float] = time.monotonic):
+    self.total, self.done, self.clock = total, 0, clock
+    self.terminal = sys.stderr.isatty() if terminal is None else terminal
+    self.bar = tqdm.tqdm(total=total, unit=' images', unit_scale=True, disable=not self.terminal, dynamic_ncols=True)
+    self.started = self.logged = clock()
+
+  def advance(self, images: int, loss: float) -> None:
+    """Counts `images` more, at a mean loss in nats."""
+    self.done += images
+    self.bar.set_postfix(loss=f'{loss:.4f}', refresh=False)
+    self.bar.update(images)
+    now = self.clock()
+    if not self.terminal and (now - self.logged >= LOG_EVERY_SECONDS or self.done >= self.total):
+      self.logged = now
+      rate = self.done / max(now - self.started, 1e-9)
+      left = (self.total - self.done) / rate
+      logging.info('%s of %s images, %.0f images/s, %.0f s left, loss %.4f', self.done, self.total, rate, left, loss)
+
+  def say(self, message: str) -> None:
+    """A line that stays: above the moving one on a terminal, in the log elsewhere."""
+    if self.terminal:
+      self.bar.write(message, file=sys.stderr)
+    else:
+      logging.info('%s', message)
+
+  def close(self) -> None:
+    self.bar.close()

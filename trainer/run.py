@@ -1,0 +1,186 @@
+"""The recipe from start to end: devices, data, training, export, test, report."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from absl import app, logging
+
+from trainer import data, export, fit, progress, report, strategy, workdir
+
+PACKAGES = ('tensorflow', 'keras', 'tensorflow-datasets', 'numpy')
+PIXEL_BIN_EDGES = list(range(0, 257, 16))
+
+
+def run(
+  *,
+  directory: str,
+  data_dir: str | None,
+  idx_dir: str | None,
+  replicas: int,
+  log_every_steps: int,
+  precision: str,
+  **recipe_flags,
+) -> None:
+  """Trains, tests and exports; see trainer.main for the arguments.
+
+  Raises:
+    app.UsageError: bad input, before any training and with nothing in the workdir lost.
+  """
+  devices = strategy.create(replicas)
+  recipe = fit.Recipe(precision=strategy.dtype_policy(precision), **recipe_flags)
+  _check(recipe, devices.num_replicas_in_sync)
+  workdir.check(directory, recipe.settings())
+  if metrics := workdir.finished(directory):
+    logging.info('%s holds a finished run: test accuracy %.4f', directory, metrics['test_accuracy'])
+    return
+
+  builder = data.prepare(data_dir, idx_dir)
+  labels = builder.info.features['label'].names
+  train, validation = data.split_validation(data.read(builder, 'train'), recipe.validation_examples, recipe.seed)
+  workdir.claim(directory, recipe.settings())
+  history, best = _train(devices, recipe, train, validation, directory, log_every_steps)
+
+  served = export.classifier(recipe.model, best.weights, labels)
+  test = data.read(builder, 'test')  # for the first time, and the choice is made
+  probabilities = export.score(served, test.pixels)
+  metrics = _metrics(recipe, devices, history, best, probabilities, test.labels, labels)
+  export.save(served, _model_card(metrics, builder, train, validation), os.path.join(directory, 'export', '1'))
+  report.write(directory, metrics, history, train, test, probabilities)
+  workdir.write(os.path.join(directory, workdir.METRICS), json.dumps(metrics, indent=2) + '\n')
+  logging.info(
+    'test accuracy %.4f, validation %.4f; model in %s/export/1, report in %s/report/report.html',
+    metrics['test_accuracy'], metrics['val_accuracy'], directory, directory,
+  )  # fmt: skip
+
+
+def _check(recipe: fit.Recipe, replicas: int) -> None:
+  all_examples = data.EXAMPLES['train']
+  train_examples = all_examples - recipe.validation_examples
+  if train_examples <= 0:
+    raise app.UsageError(
+      f'--validation_examples={recipe.validation_examples}: leaves none of {all_examples} images to train on; pass fewer'
+    )
+  if recipe.global_batch_size % replicas:
+    below = recipe.global_batch_size // replicas * replicas
+    raise app.UsageError(
+      f'--global_batch_size={recipe.global_batch_size}: not divisible by {replicas} replicas; pass {below or replicas}'
+    )
+  if recipe.global_batch_size > train_examples:
+    raise app.UsageError(
+      f'--global_batch_size={recipe.global_batch_size}: more than the {train_examples} training images; pass fewer'
+    )
+
+
+def _train(
+  devices: tf.distribute.Strategy,
+  recipe: fit.Recipe,
+  train: data.Examples,
+  validation: data.Examples,
+  directory: str,
+  log_every_steps: int,
+) -> tuple[list[dict[str, float]], fit.Epoch]:
+  """(a row an epoch, the epoch that did best on validation)."""
+  trainer = fit.Trainer(devices, recipe, train)
+  logging.info('training on %s replicas of %s in %s', devices.num_replicas_in_sync, _device(), recipe.precision)
+  history = workdir.History(directory)
+  bar = progress.Progress(recipe.epochs * trainer.steps_per_epoch * recipe.global_batch_size)
+  best = None
+  for epoch in trainer.epochs(validation, log_every_steps, bar.advance):
+    history.add(epoch)
+    if best is None or epoch.val_accuracy > best.val_accuracy:
+      best = epoch
+    bar.say(
+      f'epoch {epoch.epoch}/{recipe.epochs}: loss {epoch.train_loss:.4f}, validation accuracy {epoch.val_accuracy:.4f} '
+      f'(best {best.val_accuracy:.4f}), {epoch.images_per_second:.0f} images/s'
+    )
+  bar.close()
+  assert best is not None  # noqa: S101 - there is at least one epoch
+  return history.rows, best
+
+
+def _device() -> str:
+  gpus = tf.config.list_physical_devices('GPU')
+  return tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU') if gpus else 'CPU'
+
+
+def _metrics(
+  recipe: fit.Recipe,
+  devices: tf.distribute.Strategy,
+  history: Sequence[dict[str, float]],
+  best: fit.Epoch,
+  probabilities: np.ndarray,
+  test_labels: np.ndarray,
+  labels: Sequence[str],
+) -> dict:
+  """What metrics.json holds. Seconds are wall-clock, of the training steps alone."""
+  confusion = np.zeros((len(labels), len(labels)), int)  # row: the true class, column: the predicted one
+  np.add.at(confusion, (test_labels, probabilities.argmax(axis=1)), 1)
+  train_seconds = sum(row['train_seconds'] for row in history)
+  images = history[-1]['step'] * recipe.global_batch_size
+  return {
+    **recipe.settings(),
+    'version': export.version(recipe.model, best.weights),
+    'val_accuracy': best.val_accuracy,
+    'val_loss': best.val_loss,
+    'best_epoch': best.epoch,
+    'test_accuracy': fit.accuracy(probabilities, test_labels),
+    'test_loss': fit.cross_entropy(probabilities, test_labels),
+    'per_class': {
+      label: {
+        'precision': float(confusion[i, i] / max(confusion[:, i].sum(), 1)),
+        'recall': float(confusion[i, i] / max(confusion[i].sum(), 1)),
+        'test_images': int(confusion[i].sum()),
+      }
+      for i, label in enumerate(labels)
+    },
+    'confusion': confusion.tolist(),
+    'parameters': sum(array.size for array in best.weights),
+    'images_per_second': images / train_seconds,
+    'train_seconds': train_seconds,
+    'replicas': devices.num_replicas_in_sync,
+    'device': _device(),
+    'versions': {'python': platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}},
+    'git_commit': _git_commit(),
+    'finished': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+  }
+
+
+def _git_commit() -> str | None:
+  """The commit of this code; an image, which has no git, gets it as LOOKBOOK_COMMIT when it is built."""
+  here = pathlib.Path(__file__).parent
+  try:
+    result = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=here, capture_output=True, text=True, check=True)
+    return result.stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    return os.environ.get('LOOKBOOK_COMMIT')
+
+
+def _model_card(metrics: dict, builder, train: data.Examples, validation: data.Examples) -> dict:
+  """What travels with the model: the metrics, the data's provenance, and what the scorer compares collections with."""
+  pixels, _ = np.histogram(train.pixels, PIXEL_BIN_EDGES)
+  classes = np.bincount(train.labels, minlength=len(metrics['per_class']))
+  return {
+    **metrics,
+    'input': {'shape': [28, 28, 1], 'dtype': 'uint8', 'background': 0},
+    'labels': list(metrics['per_class']),
+    'data': {
+      'name': builder.info.full_name,
+      'homepage': builder.info.homepage,
+      'license': 'MIT',
+      'train_examples': len(train),
+      'validation_examples': len(validation),
+      'test_examples': data.EXAMPLES['test'],
+    },
+    'training_distribution': {
+      'pixel_histogram': {'edges': PIXEL_BIN_EDGES, 'fractions': (pixels / pixels.sum()).tolist()},
+      'class_fractions': (classes / classes.sum()).tolist(),
+    },
+  }

@@ -36,7 +36,7 @@ data/fashion_mnist: | .venv/ready
 # What the tests look at: the published files, and a real browser for the reports.
 .cache/test-tools: scripts/debian_packages.sh
 	scripts/debian_packages.sh .cache/debian dataset-fashion-mnist
-	scripts/debian_packages.sh .cache/debian chromium
+	command -v chromium || scripts/debian_packages.sh .cache/debian chromium
 	touch $@
 
 .PHONY: run test test-slow check lock

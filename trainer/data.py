@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import os
 import pathlib
+import sys
 import tempfile
 import threading
 import urllib.request
@@ -62,6 +63,8 @@ def prepare(data_dir: str | None, idx_dir: str | None = None) -> tfds.core.Datas
       nothing local and no route to the download.
   """
   tfds.core.utils.gcs_utils._is_gcs_disabled = True  # or TFDS asks a bucket for metadata, prepared or not
+  if not sys.stderr.isatty():
+    tfds.disable_progress_bar()
   with _alone_in(data_dir):
     _check_version(data_dir)
     builder = _FromIdx(idx_dir=idx_dir, data_dir=data_dir) if idx_dir else mnist.FashionMNIST(data_dir=data_dir)

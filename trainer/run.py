@@ -66,7 +66,7 @@ def _check(recipe: fit.Recipe, replicas: int) -> None:
   train_examples = all_examples - recipe.validation_examples
   if train_examples <= 0:
     raise app.UsageError(
-      f'--validation_examples={recipe.validation_examples}: leaves none of {all_examples} images to train on; pass fewer'
+      f'--validation_examples={recipe.validation_examples}: none of {all_examples} images left to train on; pass fewer'
     )
   if recipe.global_batch_size % replicas:
     below = recipe.global_batch_size // replicas * replicas

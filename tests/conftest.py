@@ -1,0 +1,85 @@
+"""The real data and one real training, shared by the tests that need them."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CACHE = ROOT / '.cache'
+
+
+def run_trainer(*flags: str, **kwargs) -> subprocess.CompletedProcess:
+  """`python -m trainer.main` with these flags, its output captured as text."""
+  command = [sys.executable, '-m', 'trainer.main', *flags]
+  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **kwargs)
+
+
+@pytest.fixture(scope='session')
+def idx_dir() -> str:
+  """The four published IDX .gz files."""
+  path = CACHE / 'debian/root/usr/share/datasets/fashion-mnist'
+  assert path.is_dir(), f'{path} is missing: make test puts it there'
+  return str(path)
+
+
+@pytest.fixture(scope='session')
+def tfds_dir(idx_dir) -> str:
+  """A TFDS directory with fashion_mnist prepared."""
+  from trainer import data
+
+  data.prepare(str(CACHE / 'tfds'), idx_dir)
+  return str(CACHE / 'tfds')
+
+
+@pytest.fixture(scope='session')
+def trained(tfds_dir, tmp_path_factory) -> pathlib.Path:
+  """The workdir of a real run: two epochs of 54,000 images."""
+  workdir = tmp_path_factory.mktemp('trained')
+  result = run_trainer(f'--workdir={workdir}', f'--data_dir={tfds_dir}', '--epochs=2')
+  assert result.returncode == 0, result.stderr
+  return workdir
+
+
+@pytest.fixture(scope='session')
+def metrics(trained) -> dict:
+  return json.loads((trained / 'metrics.json').read_text())
+
+
+@pytest.fixture(scope='session')
+def exported(trained) -> pathlib.Path:
+  """The SavedModel of the run."""
+  return trained / 'export/1'
+
+
+@pytest.fixture(scope='session')
+def browser():
+  """Headless Chromium."""
+  from playwright import sync_api
+
+  executable, environment = _chromium()
+  flags = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+  with sync_api.sync_playwright() as playwright:
+    chromium = playwright.chromium.launch(executable_path=executable, args=flags, env=environment)
+    yield chromium
+    chromium.close()
+
+
+def _chromium() -> tuple[str, dict[str, str]]:
+  """The system's Chromium where it has one, else the one that make test unpacked, and the environment it needs."""
+  if system := shutil.which('chromium'):
+    return system, dict(os.environ)
+  unpacked = CACHE / 'debian/root'
+  libraries = ':'.join(str(path) for place in ('usr/lib', 'lib') for path in unpacked.glob(f'{place}/*-linux-gnu*'))
+  fonts = '/etc/fonts' if os.path.exists('/etc/fonts') else str(unpacked / 'etc/fonts')
+  return str(unpacked / 'usr/lib/chromium/chromium'), {
+    **os.environ,
+    'LD_LIBRARY_PATH': libraries,
+    'FONTCONFIG_PATH': fonts,
+  }

@@ -1,0 +1,189 @@
+"""Beam's RunInference over a SavedModel, a whole chunk at a time."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import app
+from apache_beam.ml.inference.base import ModelHandler
+
+from batch import chunk, files
+
+SIGNATURE = 'serve_pixels'
+BFLOAT16_CPU_FLAGS = {'avx512_bf16', 'amx_bf16'}
+# Probabilities in bfloat16 were up to 0.02 from float32's over the test images, and no image whose two likeliest
+# classes were more than 0.014 apart came out in another class. Closer than this, float32 decides.
+CLOSE_MARGIN = 0.05
+LEAST_ROWS = 32  # rescored rows are padded to this times a power of two: each new batch size costs oneDNN a compilation
+
+_bfloat16_lock = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+  """What a SavedModel's assets say about it."""
+
+  version: str
+  labels: tuple[str, ...]
+  training_pixels: tuple[float, ...]  # fractions of training pixels in 16 equal ranges of brightness; () if not said
+  training_classes: tuple[float, ...]  # fractions of training images by label; () if not said
+
+
+def card(model: str) -> Card:
+  """Reads a SavedModel's labels and model card, without TensorFlow.
+
+  Raises:
+    app.UsageError: it is not there, or is not a model that trainer.main exported.
+  """
+  remedy = 'pass the export/1 directory of a finished run of trainer.main'
+  paths = [files.join(model, name) for name in ('saved_model.pb', 'assets/labels.txt', 'assets/model_card.json')]
+  if not files.exists(paths[0]):
+    raise app.UsageError(f'--model={model}: has no saved_model.pb; {remedy}')
+  try:
+    graph, labels, text = (files.read(path) for path in paths)
+    held = json.loads(text)
+    names = tuple(labels.decode().split('\n')[:-1])
+    version, wanted = held['version'], held.get('input', {'shape': list(chunk.IMAGE_SHAPE), 'dtype': 'uint8'})
+  except (OSError, ValueError, KeyError) as error:
+    raise app.UsageError(f'--model={model}: its assets cannot be read ({type(error).__name__}: {error}); {remedy}') from error
+  if SIGNATURE.encode() not in graph or not names:
+    raise app.UsageError(f'--model={model}: has no signature {SIGNATURE} or no labels; {remedy}')
+  if (list(wanted['shape']), wanted['dtype']) != (list(chunk.IMAGE_SHAPE), 'uint8'):
+    raise app.UsageError(
+      f'--model={model}: takes {wanted["dtype"]} {wanted["shape"]}, and this scorer gives uint8 [28, 28, 1]; {remedy}'
+    )
+  drawn = held.get('training_distribution', {})
+  fractions = drawn.get('pixel_histogram', {}).get('fractions', ())
+  return Card(version, names, tuple(fractions), tuple(drawn.get('class_fractions', ())))
+
+
+def resolve_precision(precision: str) -> str:
+  """`auto` is bfloat16 where this machine's processor computes in it, else float32."""
+  if precision != 'auto':
+    return precision
+  cpuinfo = pathlib.Path('/proc/cpuinfo')
+  known = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+  return 'bfloat16' if BFLOAT16_CPU_FLAGS & known else 'float32'
+
+
+class Model:
+  """A loaded SavedModel and the batch size that fits in memory.
+
+  The object that tf.saved_model.load returns has to live as long as its signatures.
+  """
+
+  def __init__(self, directory: str, precision: str, batch_images: int):
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices('GPU'):
+      with contextlib.suppress(RuntimeError):  # already started
+        tf.config.experimental.set_memory_growth(gpu, True)
+    self.loaded = tf.saved_model.load(directory)
+    self.signature = self.loaded.signatures[SIGNATURE]
+    self.precision, self.batch_images = precision, batch_images
+    self._bfloat16_now = False
+
+  def probabilities(self, pixels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Scores pixels uint8 (N, 28, 28, 1).
+
+    Returns:
+      Probabilities float32 (N, 10), and how many of the N float32 decided after bfloat16.
+    """
+    if self.precision == 'float32' or not len(pixels):
+      return self._run(pixels, False), 0
+    scored = self._run(pixels, True)
+    top = np.partition(scored, -2, axis=1)[:, -2:]
+    close = np.flatnonzero(top[:, 1] - top[:, 0] < CLOSE_MARGIN)
+    if len(close):
+      scored[close] = self._run(_padded(pixels[close]), False)[: len(close)]
+    return scored, len(close)
+
+  def _run(self, pixels: np.ndarray, bfloat16: bool) -> np.ndarray:
+    parts, first = [np.zeros((0, 10), np.float32)], 0
+    with _arithmetic(bfloat16):
+      while first < len(pixels):
+        part = self._call(pixels[first : first + self.batch_images])
+        parts.append(part)
+        first += len(part)
+    return np.concatenate(parts)
+
+  def _call(self, pixels: np.ndarray) -> np.ndarray:
+    """Probabilities of the first rows, of as many as memory has room for."""
+    import tensorflow as tf
+
+    try:
+      return self.signature(pixels=tf.constant(pixels))['probabilities'].numpy()
+    except tf.errors.ResourceExhaustedError:
+      if len(pixels) == 1:
+        raise
+      self.batch_images = max(len(pixels) // 2, 1)
+      return self._call(pixels[: self.batch_images])
+
+
+@contextlib.contextmanager
+def _arithmetic(bfloat16: bool) -> Iterator[None]:
+  """Whether calls made inside may compute in bfloat16. Weights stay float32; TensorFlow's graph rewriter adds the casts.
+
+  The option is the process's, and TensorFlow keeps a function for each of its values: changing it costs microseconds.
+  """
+  import tensorflow as tf
+
+  with _bfloat16_lock:
+    tf.config.optimizer.set_experimental_options({'auto_mixed_precision_onednn_bfloat16': bfloat16})
+    yield
+
+
+def _padded(pixels: np.ndarray) -> np.ndarray:
+  rows = LEAST_ROWS
+  while rows < len(pixels):
+    rows *= 2
+  return np.concatenate([pixels, np.zeros((rows - len(pixels), *pixels.shape[1:]), pixels.dtype)])
+
+
+class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
+  """Scores chunks. To RunInference a chunk is a batch, so its metrics count images, and it keeps one model a process."""
+
+  def __init__(self, model: str, precision: str, batch_images: int, threads: int):
+    """
+    Args:
+      model: the SavedModel's directory.
+      precision: auto, float32 or bfloat16.
+      batch_images: images in one call, at most.
+      threads: what TensorFlow may use in one process; 0 leaves it to TensorFlow.
+    """
+    super().__init__()
+    self._model, self._precision, self._batch_images, self._threads = model, precision, batch_images, threads
+
+  def load_model(self) -> Model:
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started in this process, with the threads it has
+      tf.config.threading.set_intra_op_parallelism_threads(self._threads)
+      tf.config.threading.set_inter_op_parallelism_threads(self._threads)
+    return Model(self._model, resolve_precision(self._precision), self._batch_images)
+
+  def should_skip_batching(self) -> bool:
+    return True
+
+  def get_num_bytes(self, batch: Sequence[chunk.Decoded]) -> int:
+    return batch.pixels.nbytes  # type: ignore[attr-defined]
+
+  def run_inference(
+    self, batch: Sequence[chunk.Decoded], model: Model, inference_args: Mapping[str, Any] | None = None
+  ) -> list[chunk.Scored]:
+    decoded: chunk.Decoded = batch  # type: ignore[assignment]  # a chunk is the batch
+    began = time.perf_counter()
+    probabilities, rescored = model.probabilities(decoded.pixels)
+    seconds = {**decoded.seconds, 'infer': time.perf_counter() - began}
+    return [chunk.Scored(decoded, probabilities, model.precision, rescored, seconds)]
+
+  def get_metrics_namespace(self) -> str:
+    return 'lookbook'

@@ -1,0 +1,153 @@
+"""Scores image collections of any size with an exported model, on this machine or any Beam runner.
+
+  python -m batch.main --model=runs/seed/export/1 --input='pictures/**/*.png' --output=scored
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import app
+
+from batch import flags
+
+if TYPE_CHECKING:
+  from apache_beam.options.pipeline_options import PipelineOptions
+
+LOCAL_RUNNER = 'apache_beam.runners.portability.fn_api_runner.FnApiRunner'  # "DirectRunner" would download another
+
+
+def run(argv: Sequence[str]) -> dict[str, Any]:
+  """Scores what the flags say and returns what summary.json holds.
+
+  Raises:
+    app.UsageError: the flags, the model, the input or the output will not do. Nothing has been written.
+    TooManyRejects: everything is written, and more was rejected than --max_reject_fraction allows.
+  """
+  own, beam_flags = parse(argv)
+  settings = flags.check(own)
+  started = time.time()
+
+  import apache_beam as beam  # two seconds that --help does not need, nor most mistakes
+
+  from batch import files, infer, pipeline, progress, sink, source
+
+  options, threads = beam_options(beam_flags)
+  card = infer.card(settings.model)
+  plan = source.plan(own.input, own.input_format, settings)
+  facts = describe(own, plan, card)
+  sink.claim(settings.output, facts, own.overwrite, own.resume)
+  job = pipeline.Job(settings, card, facts, started, threads, own.max_reject_fraction)
+  with progress.shown(settings.output, plan.images), beam.Pipeline(options=options) as beam_pipeline:
+    pipeline.build(beam_pipeline, plan.shards, job)
+  summary = json.loads(files.read(files.join(settings.output, sink.SUMMARY)))
+  if summary['reject_fraction'] > own.max_reject_fraction:
+    raise TooManyRejects(
+      f'{summary["images_rejected"]} of {summary["images_seen"]} images were rejected, more than '
+      f'--max_reject_fraction={own.max_reject_fraction}; {settings.output}/rejects says why, the rest is scored'
+    )
+  return summary
+
+
+class TooManyRejects(Exception):
+  """More images were rejected than the user allows."""
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+  """The scorer's own flags, and the rest, which are Beam's."""
+  parser = argparse.ArgumentParser(
+    prog='lookbook-score',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+    epilog="All of Beam's options pass through: --runner=FlinkRunner, --direct_num_workers=4, and so on.",
+  )
+  flags.add(parser)
+  return parser.parse_known_args(list(argv))
+
+
+def beam_options(argv: Sequence[str]) -> tuple['PipelineOptions', int]:
+  """Beam's options, and how many threads TensorFlow may use in each process.
+
+  Without --runner: a local one, in as many processes as there are cores, each with one thread.
+
+  Raises:
+    app.UsageError: a flag is neither the scorer's nor Beam's.
+  """
+  from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+
+  for arg in argv:
+    if not arg.startswith('--'):
+      raise app.UsageError(f'{arg} is not a flag; pass inputs as --input={arg}')
+  options = PipelineOptions(list(argv))
+  if options.view_as(StandardOptions).runner:
+    return options, 0
+  known = set(PipelineOptions([]).get_all_options())
+  names = [arg[2:].split('=')[0].split(' ')[0] for arg in argv]
+  for name in names:
+    if name not in known and name.removeprefix('no_') not in known and name not in ('project', 'region'):
+      raise app.UsageError(f"--{name} is neither a flag of the scorer nor of Beam; --help lists the scorer's")
+  cores = len(os.sched_getaffinity(0))
+  given = {name: f'--{name}' in {arg.split('=')[0] for arg in argv} for name in ('direct_num_workers', 'direct_running_mode')}
+  defaults = ['--runner=' + LOCAL_RUNNER]
+  defaults += [] if given['direct_num_workers'] else [f'--direct_num_workers={cores}']
+  defaults += [] if given['direct_running_mode'] else ['--direct_running_mode=multi_processing']
+  options = PipelineOptions([*argv, *defaults])
+  direct = options.view_as(DirectOptions)
+  processes = (direct.direct_num_workers or cores) if direct.direct_running_mode == 'multi_processing' else 1
+  return options, max(cores // processes, 1)
+
+
+def describe(own: argparse.Namespace, plan: Any, card: Any) -> dict[str, Any]:
+  """What makes this run another than the next: whoever resumes it has to ask for the same."""
+  same = ('output_format', 'preprocess', 'precision', 'max_pixels', 'chunk_images', 'top_k', 'label_from',
+          'image_column', 'id_column', 'label_column', 'carry')  # fmt: skip
+  return {
+    'model': own.model,
+    'model_version': card.version,
+    'input': own.input,
+    'input_format': plan.format,
+    'input_bytes': plan.bytes,
+    'input_fingerprint': plan.fingerprint,
+    'settings': {name: getattr(own, name) for name in same},
+  }
+
+
+def cli(argv: Sequence[str] | None = None) -> int:
+  """The command: 0, or 64 for flags that will not do, or 3 for too many rejects."""
+  logging.basicConfig(level=logging.WARNING, format='%(message)s')
+  logging.getLogger('batch').setLevel(logging.INFO)
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # workers inherit these two
+  os.environ['PYTHONPATH'] = os.pathsep.join(
+    [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.environ.get('PYTHONPATH', '')]
+  )
+  try:
+    summary = run(sys.argv[1:] if argv is None else argv)
+  except app.UsageError as error:
+    print(f'lookbook-score: {error}', file=sys.stderr)
+    return flags.EXIT_USAGE
+  except TooManyRejects as error:
+    print(f'lookbook-score: {error}', file=sys.stderr)
+    return flags.EXIT_REJECTS
+  print(tell(summary))
+  return 0
+
+
+def tell(summary: dict[str, Any]) -> str:
+  """The summary in a few lines."""
+  lines = [
+    f'{summary["images_scored"]:,} images scored, {summary["images_rejected"]:,} rejected, in '
+    f'{summary["wall_seconds"]:.1f} s ({summary["images_per_second"]:,.0f} images/s, start-up included)'
+  ]
+  if summary['accuracy'] is not None:
+    lines.append(f'accuracy on {summary["images_labelled"]:,} labelled images: {summary["accuracy"]:.4f}')
+  return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+  sys.exit(cli())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import models, noise
+from trainer import fit, models, noise
 
 
 def at(step: int, first_row: int = 0, seed: int = 7):
@@ -95,3 +95,31 @@ class TestNoise:
       bits = noise.bits(0, tf.constant(1000), 1000).numpy()
     counts = np.bincount(bits.ravel() >> 12, minlength=16)  # 16 cells of 62,500 expected: sigma is 242
     assert abs(counts - 62_500).max() < 5 * 242
+
+
+class TestConv2D:
+  def test_has_the_values_and_gradients_of_keras(self):
+    images = tf.constant(np.random.default_rng(0).normal(size=(3, 5, 6, 4)), tf.float32)
+    layers = [layer(7, (3, 2), activation='relu') for layer in (keras.layers.Conv2D, models.Conv2D)]
+    results = []
+    for layer in layers:
+      layer.build(images.shape)
+      layer.set_weights(layers[0].get_weights())
+      with tf.GradientTape() as tape:
+        tape.watch(images)
+        outputs = layer(images)
+        loss = tf.reduce_sum(outputs**2)
+      results.append([outputs, *tape.gradient(loss, [images, *layer.trainable_variables])])
+    for theirs, ours in zip(*results):
+      np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+class TestFlip:
+  def test_mirrors_about_half_of_the_images_whole(self):
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (1000, 28, 28, 1), np.uint8))
+    with at(step=0):
+      flipped = fit.flip(images).numpy()
+    same = (flipped == images.numpy()).all(axis=(1, 2, 3))
+    mirrored = (flipped == images.numpy()[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert 400 < mirrored.sum() < 600  # sigma is 16

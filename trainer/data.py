@@ -240,5 +240,6 @@ def batches(train: Examples, seed: int, global_batch_size: int, replicas: int, f
   options = tf.data.Options()
   options.autotune.enabled = False  # its thread wakes ever later and ends an epoch late
   options.deterministic = True
-  positions = tf.data.Dataset.counter(first_step * replicas)
-  return positions.map(element).prefetch(2 * replicas).with_options(options)
+  positions = tf.data.Dataset.range(first_step * replicas, tf.int64.max)
+  endless = tf.data.experimental.assert_cardinality(tf.data.experimental.INFINITE_CARDINALITY)
+  return positions.apply(endless).map(element).prefetch(2 * replicas).with_options(options)

@@ -172,8 +172,10 @@ def _optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimiz
 
 def flip(pixels: tf.Tensor) -> tf.Tensor:
   """Mirrors each image left to right with probability a half: uint8 (b, 28, 28, 1) to the same."""
-  coin = noise.bits(FLIP_STREAM, tf.shape(pixels)[0], 1)[:, :, None, None]
-  return tf.where(coin < 2**15, pixels[:, :, ::-1], pixels)
+  heads = noise.bits(FLIP_STREAM, tf.shape(pixels)[0], 1)[:, 0] < 2**15
+  columns = pixels.shape[2]
+  mirrored = tf.reshape(tf.reverse(tf.reshape(pixels, [-1, columns]), [1]), tf.shape(pixels))
+  return tf.compat.v1.where(heads, mirrored, pixels)  # picks whole images, where tf.where would broadcast to each pixel
 
 
 def predict(strategy: tf.distribute.Strategy, model: keras.Model, pixels: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,6 +148,20 @@ def _padded(pixels: np.ndarray) -> np.ndarray:
   return np.concatenate([pixels, np.zeros((rows - len(pixels), *pixels.shape[1:]), pixels.dtype)])
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Without what TensorFlow writes to stderr before its log has a level: a dozen lines from each process."""
+  sys.stderr.flush()
+  stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+  os.dup2(nowhere, 2)
+  try:
+    yield
+  finally:
+    os.dup2(stderr, 2)
+    os.close(stderr)
+    os.close(nowhere)
+
+
 class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
   """Scores chunks. To RunInference a chunk is a batch, so its metrics count images, and it keeps one model a process."""
 
@@ -163,12 +178,13 @@ class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
 
   def load_model(self) -> Model:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    import tensorflow as tf
+    with _quiet():
+      import tensorflow as tf
 
-    with contextlib.suppress(RuntimeError):  # TensorFlow has started in this process, with the threads it has
-      tf.config.threading.set_intra_op_parallelism_threads(self._threads)
-      tf.config.threading.set_inter_op_parallelism_threads(self._threads)
-    return Model(self._model, resolve_precision(self._precision), self._batch_images)
+      with contextlib.suppress(RuntimeError):  # TensorFlow has started in this process, with the threads it has
+        tf.config.threading.set_intra_op_parallelism_threads(self._threads)
+        tf.config.threading.set_inter_op_parallelism_threads(self._threads)
+      return Model(self._model, resolve_precision(self._precision), self._batch_images)
 
   def should_skip_batching(self) -> bool:
     return True

@@ -122,6 +122,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
   """The command: 0, or 64 for flags that will not do, or 3 for too many rejects."""
   logging.basicConfig(level=logging.WARNING, format='%(message)s')
   logging.getLogger('batch').setLevel(logging.INFO)
+  logging.getLogger('apache_beam').setLevel(logging.ERROR)
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # workers inherit these two
   os.environ['PYTHONPATH'] = os.pathsep.join(
     [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.environ.get('PYTHONPATH', '')]

@@ -33,9 +33,10 @@ lock: .venv/ready
 data/fashion_mnist: | .venv/ready
 	$(BIN)/python scripts/prepare_data.py data
 
-# What the tests look at: the published files, and a real browser for the reports.
+# What the tests look at: the published files, and a real browser for the reports (libatomic1 is for its driver).
 .cache/test-tools: scripts/debian_packages.sh
 	scripts/debian_packages.sh .cache/debian dataset-fashion-mnist
+	scripts/debian_packages.sh .cache/debian libatomic1
 	command -v chromium || scripts/debian_packages.sh .cache/debian chromium
 	touch $@
 

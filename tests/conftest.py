@@ -60,26 +60,19 @@ def exported(trained) -> pathlib.Path:
 
 @pytest.fixture(scope='session')
 def browser():
-  """Headless Chromium."""
+  """Headless Chromium: the system's where it has one, else the one that make test unpacked."""
   from playwright import sync_api
 
-  executable, environment = _chromium()
-  flags = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync']
-  with sync_api.sync_playwright() as playwright:
-    chromium = playwright.chromium.launch(executable_path=executable, args=flags, env=environment)
-    yield chromium
-    chromium.close()
-
-
-def _chromium() -> tuple[str, dict[str, str]]:
-  """The system's Chromium where it has one, else the one that make test unpacked, and the environment it needs."""
-  if system := shutil.which('chromium'):
-    return system, dict(os.environ)
   unpacked = CACHE / 'debian/root'
-  libraries = ':'.join(str(path) for place in ('usr/lib', 'lib') for path in unpacked.glob(f'{place}/*-linux-gnu*'))
-  fonts = '/etc/fonts' if os.path.exists('/etc/fonts') else str(unpacked / 'etc/fonts')
-  return str(unpacked / 'usr/lib/chromium/chromium'), {
-    **os.environ,
-    'LD_LIBRARY_PATH': libraries,
-    'FONTCONFIG_PATH': fonts,
-  }
+  libraries = sorted({str(path.parent) for path in unpacked.glob('**/lib*.so*')})
+  flags = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('LD_LIBRARY_PATH', ':'.join(libraries))
+    if not os.path.exists('/etc/fonts'):
+      patch.setenv('FONTCONFIG_PATH', str(unpacked / 'etc/fonts'))
+      patch.setenv('XDG_DATA_HOME', str(unpacked / 'usr/share'))  # where that configuration looks for fonts besides /usr
+    with sync_api.sync_playwright() as playwright:
+      executable = shutil.which('chromium') or str(unpacked / 'usr/lib/chromium/chromium')
+      chromium = playwright.chromium.launch(executable_path=executable, args=flags)
+      yield chromium
+      chromium.close()

@@ -1,8 +1,8 @@
 """The output directory: whose it is, and what a chunk leaves in it.
 
 A chunk writes up to three files under its own name: rejects/NAME.jsonl where it has any, counts/NAME.json, and last
-predictions/NAME.parquet, which says that the others are whole. Written again they are the same bytes in the same place,
-so a runner may repeat a chunk as often as it likes.
+predictions/NAME.parquet, which says that the others are whole. Written again they are the same in the same place, but
+for the seconds among the counts, so a runner may repeat a chunk as often as it likes.
 """
 
 import json

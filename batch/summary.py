@@ -47,7 +47,7 @@ def of_chunk(scored: chunk.Scored) -> Stats:
     'encoded_bytes': decoded.encoded_bytes,
     'by_label': np.bincount(predicted, minlength=classes).tolist(),
     'confidence': np.histogram(confidence, CONFIDENCE_BINS, (0, 1))[0].tolist(),
-    'pixels': np.bincount(decoded.pixels.ravel() // (256 // PIXEL_BINS), minlength=PIXEL_BINS).tolist(),
+    'pixels': _pixel_histogram(decoded.pixels),
     'confusion': confusion.tolist(),
     'reasons': dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:REASONS]),
     'precisions': [scored.precision],
@@ -55,6 +55,15 @@ def of_chunk(scored: chunk.Scored) -> Stats:
     'least_confident': _pictures(scored, predicted, confidence, np.arange(len(decoded)), -1),
     'mistakes': _pictures(scored, predicted, confidence, np.flatnonzero(known & (labels != predicted)), 1),
   }
+
+
+def _pixel_histogram(pixels: np.ndarray) -> list[int]:
+  """Pixels by brightness. OpenCV counts five times as fast as numpy, and returns float32, exact to 2^24 a range."""
+  total = np.zeros(PIXEL_BINS, np.int64)
+  for first in range(0, len(pixels), 8192):
+    flat = pixels[first : first + 8192].reshape(1, -1)
+    total += cv2.calcHist([flat], [0], None, [PIXEL_BINS], [0, 256]).ravel().astype(np.int64)
+  return total.tolist()
 
 
 def _pictures(

@@ -29,7 +29,7 @@ def decode(encoded: Sequence[bytes], preprocess: str, max_pixels: int) -> tuple[
     max_pixels: a file that says it has more is rejected by its header.
 
   Returns:
-    pixels uint8 (N, 28, 28, 1), zeros where rejected; the reasons of the rejected, by position; how many were converted.
+    pixels uint8 (N, 28, 28, 1), zeros where rejected; why those were, by position; how many were converted.
   """
   pixels = np.zeros((len(encoded), *chunk.IMAGE_SHAPE), np.uint8)
   flat = pixels[..., 0]

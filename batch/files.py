@@ -24,12 +24,19 @@ def match(pattern: str) -> list[FileMetadata]:
   """The files that a pattern names, sorted by path. `**/` also stands for no directory at all."""
   if is_local(pattern) and os.path.isfile(pattern):  # a name may hold [ or *
     return [FileMetadata(pattern, os.path.getsize(pattern), os.path.getmtime(pattern))]
-  patterns = sorted({pattern, pattern.replace('**/', '')})
+  is_relative = is_local(pattern) and not os.path.isabs(pattern)
+  whole = os.path.abspath(pattern) if is_relative else pattern  # Beam finds nothing for a bare name with a star
   try:
-    found = {file.path: file for result in FileSystems.match(patterns) for file in result.metadata_list}
+    results = FileSystems.match(sorted({whole, whole.replace('**/', '')}))
   except BeamIOError:  # what Beam raises where a directory is missing
     return []
-  return [found[path] for path in sorted(found) if not (is_local(path) and os.path.isdir(path))]
+  found = {file.path: file for result in results for file in result.metadata_list}
+  named = [(os.path.relpath(path) if is_relative else path, found[path]) for path in sorted(found)]
+  return [
+    FileMetadata(path, file.size_in_bytes, file.last_updated_in_seconds)
+    for path, file in named
+    if not (is_local(path) and os.path.isdir(path))
+  ]
 
 
 def exists(uri: str) -> bool:

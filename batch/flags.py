@@ -54,7 +54,7 @@ def add(parser: argparse.ArgumentParser) -> None:
   flag('--max_pixels', default=50_000_000, type=_integer('max_pixels', 784), metavar='PIXELS',
        help='Images that say they are larger are rejected before they are decoded.')  # fmt: skip
   flag('--max_reject_fraction', default=1.0, type=_fraction, metavar='FRACTION',
-       help='Fail, after everything good is written, where more than this part of the images was rejected.')  # fmt: skip
+       help='Fail, after everything good is written, where more than this part of the images is rejected.')  # fmt: skip
   flag('--chunk_images', default=4096, type=_integer('chunk_images', 1), metavar='IMAGES',
        help='Images that are read, scored and written together, in one file of predictions.')  # fmt: skip
   flag('--batch_images', default=512, type=_integer('batch_images', 1), metavar='IMAGES',

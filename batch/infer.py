@@ -53,7 +53,9 @@ def card(model: str) -> Card:
     names = tuple(labels.decode().split('\n')[:-1])
     version, wanted = held['version'], held.get('input', {'shape': list(chunk.IMAGE_SHAPE), 'dtype': 'uint8'})
   except (OSError, ValueError, KeyError) as error:
-    raise app.UsageError(f'--model={model}: its assets cannot be read ({type(error).__name__}: {error}); {remedy}') from error
+    raise app.UsageError(
+      f'--model={model}: its assets cannot be read ({type(error).__name__}: {error}); {remedy}'
+    ) from error
   if SIGNATURE.encode() not in graph or not names:
     raise app.UsageError(f'--model={model}: has no signature {SIGNATURE} or no labels; {remedy}')
   if (list(wanted['shape']), wanted['dtype']) != (list(chunk.IMAGE_SHAPE), 'uint8'):
@@ -130,7 +132,7 @@ class Model:
 
 @contextlib.contextmanager
 def _arithmetic(bfloat16: bool) -> Iterator[None]:
-  """Whether calls made inside may compute in bfloat16. Weights stay float32; TensorFlow's graph rewriter adds the casts.
+  """Whether calls made inside may compute in bfloat16. Weights stay float32: TensorFlow's graph rewriter adds casts.
 
   The option is the process's, and TensorFlow keeps a function for each of its values: changing it costs microseconds.
   """
@@ -161,7 +163,7 @@ def _quiet() -> Iterator[None]:
 
 
 class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
-  """Scores chunks. To RunInference a chunk is a batch, so its metrics count images, and it keeps one model a process."""
+  """Scores chunks. To RunInference a chunk is a batch: its metrics count images. It keeps one model a process."""
 
   def __init__(self, model: str, precision: str, batch_images: int, threads: int):
     """

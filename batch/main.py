@@ -1,6 +1,6 @@
 """Scores image collections of any size with an exported model, on this machine or any Beam runner.
 
-  python -m batch.main --model=runs/seed/export/1 --input='pictures/**/*.png' --output=scored
+python -m batch.main --model=runs/seed/export/1 --input='pictures/**/*.png' --output=scored
 """
 
 import argparse
@@ -93,7 +93,9 @@ def beam_options(argv: Sequence[str]) -> tuple['PipelineOptions', int]:
     if name not in known and name.removeprefix('no_') not in known and name not in ('project', 'region'):
       raise app.UsageError(f"--{name} is neither a flag of the scorer nor of Beam; --help lists the scorer's")
   cores = len(os.sched_getaffinity(0))
-  given = {name: f'--{name}' in {arg.split('=')[0] for arg in argv} for name in ('direct_num_workers', 'direct_running_mode')}
+  given = {
+    name: f'--{name}' in {arg.split('=')[0] for arg in argv} for name in ('direct_num_workers', 'direct_running_mode')
+  }
   defaults = ['--runner=' + LOCAL_RUNNER]
   defaults += [] if given['direct_num_workers'] else [f'--direct_num_workers={cores}']
   defaults += [] if given['direct_running_mode'] else ['--direct_running_mode=multi_processing']

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.ml.inference.base import RunInference
 from apache_beam.metrics import Metrics
+from apache_beam.ml.inference.base import RunInference
 
 from batch import chunk, decode, files, flags, infer, report, sink, source, summary
 
@@ -105,7 +105,8 @@ def decode_chunk(read: chunk.Chunk, labels: dict[str, int], preprocess: str, max
   """
   columns = read.columns
   if columns.pixels is not None and preprocess != 'photo':
-    pixels, reasons, converted, size = columns.pixels, {}, 0, columns.pixels.nbytes
+    reasons: dict[int, str] = {}
+    pixels, converted, size = columns.pixels, 0, columns.pixels.nbytes
   else:
     encoded = columns.encoded if columns.pixels is None else _as_png(columns.pixels)
     assert encoded is not None  # noqa: S101 - a reader gives one or the other
@@ -184,5 +185,3 @@ def publish(total: summary.Stats, job: Job) -> dict:
   if finished['reject_fraction'] <= job.max_reject_fraction:
     files.write(files.join(output, sink.SUCCESS), '')
   return finished
-
-

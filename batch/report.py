@@ -21,7 +21,9 @@ def page(finished: dict[str, Any], total: summary.Stats, card: infer.Card, facts
     card: the model's.
     facts: what the run was.
   """
-  environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+  environment = jinja2.Environment(
+    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+  )
   environment.filters['count'] = lambda value: f'{value:,}'
   environment.filters['percent'] = lambda value: f'{100 * value:.2f} %'
   return environment.from_string(TEMPLATE.read_text()).render(
@@ -42,7 +44,7 @@ def _bars(labels: Sequence[str], counts: Sequence[int], trained: Sequence[float]
   """A row a class: its share of the collection, and of the training set where that is known, in per cent."""
   most = max([*counts, 1])
   whole = max(sum(counts), 1)
-  expected = list(trained) or [None] * len(labels)
+  expected: list[float | None] = list(trained) or [None] * len(labels)
   return [
     {
       'label': label,

@@ -63,7 +63,13 @@ def committed(output: str, name: str, output_format: str) -> summary.Stats | Non
 
 
 def write(
-  scored: chunk.Scored, counts: summary.Stats, output: str, output_format: str, labels: list[str], version: str, top_k: int
+  scored: chunk.Scored,
+  counts: summary.Stats,
+  output: str,
+  output_format: str,
+  labels: list[str],
+  version: str,
+  top_k: int,
 ) -> None:
   """Writes a chunk's rejects, counts and predictions, in this order."""
   name = scored.chunk.name

@@ -52,7 +52,9 @@ def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -
   if settings.label_from == 'directory' and kind != 'image':
     raise app.UsageError(f'--label_from=directory: goes with image files, and the input is {kind}; leave it out')
   if settings.carry and kind != 'parquet':
-    raise app.UsageError(f'--carry={",".join(settings.carry)}: goes with Parquet, and the input is {kind}; leave it out')
+    raise app.UsageError(
+      f'--carry={",".join(settings.carry)}: goes with Parquet, and the input is {kind}; leave it out'
+    )
   parts, images = PLANNERS[kind](matched, settings)
   if not parts:
     raise app.UsageError(f'--input={", ".join(patterns)}: holds no images; pass files that do')

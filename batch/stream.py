@@ -7,6 +7,7 @@ from typing import TypeVar
 from batch import files
 
 BLOCK_BYTES = 1 << 20
+GUNZIP_BYTES = 8 << 10  # at damage, zlib keeps what it unpacked of the same piece to itself
 CHUNK_BYTES = 64 << 20  # a chunk of large files ends early, so that memory stays bounded
 GZIP = b'\x1f\x8b'
 
@@ -86,10 +87,12 @@ def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
   """Unpacks gzip members one after the other. Unlike gzip.open, it hands out everything that comes before damage."""
   member = None
   for block in blocks:
-    while block:
-      member = member or zlib.decompressobj(wbits=31)
-      yield member.decompress(block)
-      block, member = (member.unused_data, None) if member.eof else (b'', member)
+    for first in range(0, len(block), GUNZIP_BYTES):
+      piece = block[first : first + GUNZIP_BYTES]
+      while piece:
+        member = member or zlib.decompressobj(wbits=31)
+        yield member.decompress(piece)
+        piece, member = (member.unused_data, None) if member.eof else (b'', member)
   if member:
     raise EOFError('the gzip stream is cut short')
 

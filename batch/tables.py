@@ -68,7 +68,8 @@ def read_idx(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk
     columns.labels = None if labels is None else [*labels[first : first + got].tolist(), *[None] * got][:got]
     if got < wanted:
       reason = f'{source.broken or "the file is cut short"}: images {first + got} to {shard.stop - 1} are not there'
-      columns.rejects.append(chunk.Reject(f'{shard.uri}@{source.offset}', 'read', reason))
+      offset = 16 + (first + got) * height * width
+      columns.rejects.append(chunk.Reject(f'{shard.uri}@{offset}', 'read', reason))
     yield columns
     if got < wanted:
       return
@@ -95,7 +96,9 @@ def parquet_groups(uri: str, settings: flags.Settings) -> list[int]:
       parquet_columns(table.schema_arrow, uri, settings)
       return [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
   except (pa.ArrowException, OSError) as error:
-    raise app.UsageError(f'{uri}: cannot be read as Parquet ({str(error).splitlines()[0]}); pass one that can') from error
+    raise app.UsageError(
+      f'{uri}: cannot be read as Parquet ({str(error).splitlines()[0]}); pass one that can'
+    ) from error
 
 
 def parquet_columns(schema: pa.Schema, uri: str, settings: flags.Settings) -> tuple[str, str, str]:
@@ -116,7 +119,9 @@ def parquet_columns(schema: pa.Schema, uri: str, settings: flags.Settings) -> tu
     if name in WRITTEN and name != 'id':
       raise app.UsageError(f'--carry={name}: predictions have a column of that name; rename it in {uri}')
   if not _is_image(schema.field(image).type):
-    raise app.UsageError(f'--image_column={image}: in {uri} it is {schema.field(image).type}; pass one that holds bytes')
+    raise app.UsageError(
+      f'--image_column={image}: in {uri} it is {schema.field(image).type}; pass one that holds bytes'
+    )
   present = lambda name, default: name or (default if default in schema.names else '')
   return image, present(settings.id_column, 'id'), present(settings.label_column, 'label')
 
@@ -127,9 +132,7 @@ def _is_image(kind: pa.DataType) -> bool:
   return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def read_parquet(
-  shard: chunk.Shard, skip: int, chunk_images: int, settings: flags.Settings
-) -> Iterator[chunk.Columns]:
+def read_parquet(shard: chunk.Shard, skip: int, chunk_images: int, settings: flags.Settings) -> Iterator[chunk.Columns]:
   """The rows of row groups `start` to `stop` after the first `skip`, in chunks."""
   with files.open_bytes(shard.uri) as file:
     table = pq.ParquetFile(file)

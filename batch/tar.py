@@ -28,8 +28,10 @@ def samples(source: stream.Stream) -> Iterator[Sample]:
   """The samples in order; a last one with `broken` set where the archive is damaged or cut short."""
   sample: Sample | None = None
   for offset, name, content in _members(source):
-    if content is None:  # damage: what there is of the current sample may lack a member
-      yield Sample(sample.key if sample else '', sample.offset if sample else offset, broken=name)
+    if content is None:  # damage: a member of the sample before may be lost, but not its image
+      if sample:
+        yield sample
+      yield Sample('', offset, broken=name)
       return
     directory, _, base = name.rpartition('/')
     stem, _, extension = base.partition('.')

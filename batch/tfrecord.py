@@ -12,7 +12,7 @@ from typing import Any
 import google_crc32c
 from absl import app
 
-from batch import chunk, stream
+from batch import chunk, example, stream
 
 HEADER = struct.Struct('<QI')
 CHECKSUM = struct.Struct('<I')
@@ -87,79 +87,6 @@ def split(uri: str, records: int) -> list[tuple[int, int, int]]:
   return [*parts, (start, -1, first_row)]
 
 
-def example(record: bytes) -> dict[str, list[bytes] | list[int] | None]:
-  """The features of a serialised tf.train.Example: key to its values, None for floats.
-
-  Reads protobuf's wire format itself: the message class comes with all of TensorFlow, which takes seconds to import.
-
-  Raises:
-    ValueError: it is something else.
-  """
-  found: dict[str, list[bytes] | list[int] | None] = {}
-  for features in _fields(record, 1):
-    for entry in _fields(features, 1):
-      for key, feature in zip(_fields(entry, 1), _fields(entry, 2)):
-        kinds = {number: value for number, value in _wire(feature)}
-        if 1 in kinds:
-          found[key.decode()] = _fields(kinds[1], 1)
-        elif 3 in kinds:
-          found[key.decode()] = [number for run in _numbers(kinds[3]) for number in run]
-        elif kinds:
-          found[key.decode()] = None
-  return found
-
-
-def _fields(message: bytes, number: int) -> list[bytes]:
-  return [value for field, value in _wire(message) if field == number and isinstance(value, bytes)]
-
-
-def _numbers(message: bytes) -> Iterator[list[int]]:
-  """The int64 of an Int64List, packed or one at a time."""
-  for field, value in _wire(message):
-    if field == 1:
-      yield [_signed(n) for n in _varints(value)] if isinstance(value, bytes) else [_signed(value)]
-
-
-def _signed(number: int) -> int:
-  return number - (1 << 64) if number >= 1 << 63 else number
-
-
-def _varints(data: bytes) -> Iterator[int]:
-  position = 0
-  while position < len(data):
-    number, position = _varint(data, position)
-    yield number
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-  number = shift = 0
-  while position < len(data) and shift < 70:
-    byte = data[position]
-    number |= (byte & 0x7F) << shift
-    position, shift = position + 1, shift + 7
-    if byte < 0x80:
-      return number, position
-  raise ValueError('not a protobuf message')
-
-
-def _wire(message: bytes) -> Iterator[tuple[int, Any]]:
-  """(field number, value) of a protobuf message, value an int or bytes."""
-  position = 0
-  while position < len(message):
-    key, position = _varint(message, position)
-    if key & 7 == 0:
-      value, position = _varint(message, position)
-      yield key >> 3, value
-      continue
-    size = {1: 8, 5: 4}.get(key & 7)
-    if key & 7 == 2:
-      size, position = _varint(message, position)
-    if size is None or position + size > len(message):
-      raise ValueError('not a protobuf message')
-    yield key >> 3, message[position : position + size]
-    position += size
-
-
 @dataclasses.dataclass(frozen=True)
 class Layout:
   """Which features of an Example hold the image, its id and its label, and of what kind: bytes, int or None."""
@@ -176,7 +103,7 @@ def layout(record: bytes, where: str) -> Layout:
     app.UsageError: no image is in it.
   """
   try:
-    held = example(record)
+    held = example.parse(record)
   except ValueError as error:
     raise app.UsageError(f'{where}: its records are not tf.train.Example; pass a file whose are') from error
   image = next((key for key in IMAGE_KEYS if key in held), None)
@@ -199,9 +126,7 @@ def read(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk.Col
   known = None
   for items in stream.cut(records, lambda item: 64 if isinstance(item, Bad) else len(item), chunk_images):
     good = [(row + i, item) for i, item in enumerate(items) if not isinstance(item, Bad)]
-    bad = [
-      chunk.Reject(f'{shard.uri}@{item.offset}', 'read', item.reason) for item in items if isinstance(item, Bad)
-    ]
+    bad = [chunk.Reject(f'{shard.uri}@{item.offset}', 'read', item.reason) for item in items if isinstance(item, Bad)]
     row += len(items)
     known = known or (good and _layout(good[0][1], shard.uri)) or None
     yield _columns(good, bad, shard.uri, known)
@@ -250,10 +175,13 @@ def _parse_together(records: list[bytes], known: Layout) -> tuple[Sequence, Sequ
 
 
 def _parse_singly(names: list[str], records: list[bytes], rejects: list[chunk.Reject]) -> chunk.Columns:
-  ids, encoded, labels, bad = [], [], [], list(rejects)
+  ids: list[str] = []
+  encoded: list[bytes] = []
+  labels: list[Any] = []
+  bad = list(rejects)
   for name, record in zip(names, records):
     try:
-      values = {key: next(iter(found or ()), None) for key, found in example(record).items()}
+      values: dict[str, Any] = {key: next(iter(found or ()), None) for key, found in example.parse(record).items()}
     except ValueError:
       bad.append(chunk.Reject(name, 'read', 'the record is not a tf.train.Example'))
       continue

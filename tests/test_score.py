@@ -193,7 +193,15 @@ def test_jsonl_says_the_same_as_parquet(few, exported, tmp_path):
   kit.score(exported, few, tmp_path / 'parquet')
   from batch import main
 
-  main.run([f'--model={exported}', f'--input={few}', f'--output={tmp_path / "jsonl"}', '--output_format=jsonl', *kit.IN_PROCESS])
+  main.run(
+    [
+      f'--model={exported}',
+      f'--input={few}',
+      f'--output={tmp_path / "jsonl"}',
+      '--output_format=jsonl',
+      *kit.IN_PROCESS,
+    ]
+  )
   paths = sorted((tmp_path / 'jsonl' / 'predictions').glob('*.jsonl'))
   rows = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
   assert rows == kit.predictions(tmp_path / 'parquet').to_pylist()
@@ -209,7 +217,8 @@ def test_too_many_rejects_fail_the_job_after_everything_good_is_written(few, exp
   path.write_bytes(path.read_bytes()[:300_000])
   argv = [f'--model={exported}', f'--input={tmp_path}/in/*', f'--output={tmp_path}/out', *kit.IN_PROCESS]
   assert main.cli([*argv, '--max_reject_fraction=0.0001']) == 3
-  assert '1 of 20' in (told := capsys.readouterr().err) and '--max_reject_fraction=0.0001' in told
+  assert '1 of 20' in (told := capsys.readouterr().err)
+  assert '--max_reject_fraction=0.0001' in told
   assert told.count('\n') == 1
   kit.check_books(tmp_path / 'out')
   assert kit.predictions(tmp_path / 'out').num_rows > 1900
@@ -231,7 +240,9 @@ def test_an_output_directory_is_one_runs_only(few, exported, tmp_path, capsys):
   ):
     assert main.cli([*argv, *flags]) == 64
     error = capsys.readouterr().err
-    assert expected in error and '--overwrite' in error and error.count('\n') == 1, error
+    assert expected in error
+    assert '--overwrite' in error
+    assert error.count('\n') == 1
   assert kit.file_bytes(tmp_path / 'out', 'predictions') == before
   assert main.cli([*argv, '--overwrite', '--chunk_images=500']) == 0
   assert len(kit.file_bytes(tmp_path / 'out', 'predictions')) == 6
@@ -262,7 +273,10 @@ def test_counters_have_units_and_count_images(few, exported, tmp_path):
   assert counters['images_rejected'] == 0
   assert counters['encoded_bytes'] > 3000 * 100
   assert all(counters[f'{stage}_msec'] > 0 for stage in ('read', 'decode', 'infer', 'write'))
-  assert {d.key.metric.name for d in found['distributions']} >= {'inference_request_batch_size', 'load_model_latency_milli_secs'}
+  assert {d.key.metric.name for d in found['distributions']} >= {
+    'inference_request_batch_size',
+    'load_model_latency_milli_secs',
+  }
 
 
 def test_a_batch_that_does_not_fit_is_halved(exported):
@@ -296,7 +310,8 @@ def test_the_report_opens_and_says_what_the_summary_does(few, exported, browser,
   page.goto((tmp_path / 'out' / 'report.html').as_uri())
   assert page.text_content('#accuracy') == f'{100 * summary["accuracy"]:.2f} %'
   widths = page.evaluate('[...document.images].map(image => image.naturalWidth)')
-  assert len(widths) == 24 and set(widths) == {28}
+  assert len(widths) == 24
+  assert set(widths) == {28}
   assert not errors
   external = page.evaluate("performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length")
   assert external == 0

@@ -37,7 +37,8 @@ def test_28x28_without_colour_passes_untouched_however_it_is_stored(drawn):
   sixteen = Image.fromarray(drawn.astype(np.uint16) * 257)
   stored = [
     saved(grey, 'PNG'), saved(grey, 'PNG', compress_level=0), saved(grey, 'BMP'), saved(grey, 'GIF'),
-    saved(grey.convert('RGB'), 'PNG'), saved(grey.convert('RGB'), 'BMP'), saved(grey.convert('RGB'), 'WEBP', lossless=True),
+    saved(grey.convert('RGB'), 'PNG'), saved(grey.convert('RGB'), 'BMP'),
+    saved(grey.convert('RGB'), 'WEBP', lossless=True),
     saved(palette, 'PNG'), saved(alpha, 'PNG'), saved(sixteen, 'PNG'),
   ]  # fmt: skip
   pixels, reasons, converted = decode.decode(stored, 'auto', 10**6)

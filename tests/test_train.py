@@ -61,7 +61,7 @@ class TestARun:
 
   def test_leaves_no_half_written_file(self, trained):
     assert sorted(path.name for path in trained.iterdir()) == [
-      'export', 'history.csv', 'metrics.json', 'report', 'settings.json', 'tensorboard',
+      'checkpoints', 'export', 'history.csv', 'metrics.json', 'report', 'settings.json', 'tensorboard',
     ]  # fmt: skip
     assert [path.name for path in (trained / 'export').iterdir()] == ['1']
     assert sorted(path.name for path in (trained / 'report').iterdir()) == [
@@ -72,7 +72,7 @@ class TestARun:
     before = {path: path.read_bytes() for path in trained.rglob('*') if path.is_file()}
     result = run_trainer(f'--workdir={trained}', f'--data_dir={tfds_dir}', '--epochs=2')
     assert result.returncode == 0
-    assert 'finished run' in result.stderr
+    assert 'the finished run' in result.stderr
     assert {path: path.read_bytes() for path in trained.rglob('*') if path.is_file()} == before
 
 
@@ -252,9 +252,11 @@ class TestBadInput:
 
   def test_another_runs_workdir_is_left_alone(self, trained, tfds_dir):
     before = {path: path.read_bytes() for path in trained.rglob('*') if path.is_file()}
-    result = run_trainer(f'--workdir={trained}', f'--data_dir={tfds_dir}', '--epochs=3', '--seed=5')
+    result = run_trainer(
+      f'--workdir={trained}', f'--data_dir={tfds_dir}', '--epochs=3', '--seed=5', '--learning_rate=0.1'
+    )
     assert result.returncode == 64
-    assert '--epochs=2 (now 3), --seed=0 (now 5)' in result.stderr
+    assert '--learning_rate=0.003 (now 0.1), --seed=0 (now 5)' in result.stderr
     assert {path: path.read_bytes() for path in trained.rglob('*') if path.is_file()} == before
 
 

@@ -215,8 +215,10 @@ def split_validation(train: Examples, validation_examples: int, seed: int) -> tu
 # --- batches -----------------------------------------------------------------------------------------------------
 
 
-def batches(train: Examples, seed: int, global_batch_size: int, replicas: int, first_step: int = 0) -> tf.data.Dataset:
-  """The training batches from `first_step` on, without end, one element a replica in turn.
+def batches(
+  train: Examples, seed: int, global_batch_size: int, replicas: int, local: range | None = None, first_step: int = 0
+) -> tf.data.Dataset:
+  """The training batches from `first_step` on, without end, an element for each of the `local` replicas in turn.
 
   Global step k holds rows [k % steps_per_epoch * B, ... + B) of the permutation keyed by (seed, k // steps_per_epoch):
   nothing needs saving, and any step can come first. The permutation is a block cipher on the row number
@@ -228,10 +230,11 @@ def batches(train: Examples, seed: int, global_batch_size: int, replicas: int, f
   """
   pixels, labels = tf.constant(train.pixels), tf.constant(train.labels)
   steps_per_epoch, per_replica = len(train) // global_batch_size, global_batch_size // replicas
+  local = local or range(replicas)
   last_index = tf.constant(len(train) - 1, tf.int64)
 
   def element(position: tf.Tensor) -> dict[str, tf.Tensor]:
-    step, first_row = position // replicas, position % replicas * per_replica
+    step, first_row = position // len(local), (local.start + position % len(local)) * per_replica
     ranks = step % steps_per_epoch * global_batch_size + first_row + tf.range(per_replica, dtype=tf.int64)
     key = tf.stack([tf.constant(seed, tf.int64), step // steps_per_epoch])
     rows = tf.random.experimental.index_shuffle(ranks, key, last_index)
@@ -240,6 +243,6 @@ def batches(train: Examples, seed: int, global_batch_size: int, replicas: int, f
   options = tf.data.Options()
   options.autotune.enabled = False  # its thread wakes ever later and ends an epoch late
   options.deterministic = True
-  positions = tf.data.Dataset.range(first_step * replicas, tf.int64.max)
+  positions = tf.data.Dataset.range(first_step * len(local), tf.int64.max)
   endless = tf.data.experimental.assert_cardinality(tf.data.experimental.INFINITE_CARDINALITY)
-  return positions.apply(endless).map(element).prefetch(2 * replicas).with_options(options)
+  return positions.apply(endless).map(element).prefetch(2 * len(local)).with_options(options)

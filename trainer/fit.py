@@ -1,12 +1,11 @@
-"""The training step, the loop around it, and evaluation, under a tf.distribute strategy.
+"""The training step under a tf.distribute strategy, and evaluation.
 
-The loop is our own because Keras's `fit` averages weights in place at the end of every call, cannot run several steps
+The step is our own because Keras's `fit` averages weights in place at the end of every call, cannot run several steps
 a call on logical devices, and times its epochs by tf.data's autotune thread.
 """
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -37,26 +36,13 @@ class Recipe:
     """By the names of the flags that set them."""
     return dataclasses.asdict(self)
 
+  def fixed(self) -> dict:
+    """The settings that a run keeps from its first step to its last; its length may change."""
+    return {name: value for name, value in self.settings().items() if name != 'epochs'}
+
   def steps_per_epoch(self, train_examples: int) -> int:
     """Full batches only: the permutation is new every epoch, so what one leaves out the next takes in."""
     return train_examples // self.global_batch_size
-
-
-@dataclasses.dataclass(frozen=True)
-class Epoch:
-  """What one epoch did. Losses are mean cross-entropies in nats, accuracies fractions, times wall-clock seconds."""
-
-  epoch: int
-  step: int
-  learning_rate: float
-  train_loss: float
-  train_accuracy: float
-  val_loss: float
-  val_accuracy: float
-  images_per_second: float
-  train_seconds: float
-  step_losses: np.ndarray  # float32 (steps_per_epoch,)
-  weights: list[np.ndarray]  # of the averaged model, the one that was validated
 
 
 class Trainer:
@@ -74,50 +60,49 @@ class Trainer:
       self.model = models.MODELS[recipe.model](recipe.precision)
       self.averaged = models.MODELS[recipe.model]('float32')
       self.averaged.set_weights(self.model.get_weights())
-      self.optimizer = _optimizer(recipe, self.steps_per_epoch)
+      self.rate_scale = tf.Variable(1.0, trainable=False)  # lower only after a blow-up
+      self.optimizer = _optimizer(recipe, self.steps_per_epoch, self.rate_scale)
       self.optimizer.build(self.model.trainable_variables)
 
-  def epochs(
-    self, validation: data.Examples, report_every: int, on_steps: Callable[[int, float], None]
-  ) -> Iterator[Epoch]:
-    """Trains, yielding each epoch once it is validated.
+    self.step = 0
+    self._iterator = self._batches()
 
-    Args:
-      validation: what each epoch is judged on.
-      report_every: steps between calls of `on_steps`.
-      on_steps: called with the number of images just trained on and their mean loss.
-    """
-    batches = data.batches(
-      self.train, self.recipe.seed, self.recipe.global_batch_size, self.strategy.num_replicas_in_sync
-    )
-    iterator = iter(self.strategy.distribute_datasets_from_function(lambda _: batches))
-    for epoch in range(1, self.recipe.epochs + 1):
-      started, losses, correct = time.perf_counter(), [], 0
-      for first in range(0, self.steps_per_epoch, report_every):
-        steps = min(report_every, self.steps_per_epoch - first)
-        step_losses, step_correct = self._train_steps(iterator, tf.constant(steps))
-        losses.append(step_losses.numpy())
-        correct += int(step_correct)
-        on_steps(steps * self.recipe.global_batch_size, float(losses[-1].mean()))
-      seconds = time.perf_counter() - started
-      yield self._epoch(epoch, np.concatenate(losses), correct, seconds, validation)
+  def _batches(self) -> tf.distribute.DistributedIterator:
+    """The global batches from the present step on, each host's slice of them."""
+    replicas = self.strategy.num_replicas_in_sync
 
-  def _epoch(self, epoch: int, losses: np.ndarray, correct: int, seconds: float, validation: data.Examples) -> Epoch:
-    images = self.steps_per_epoch * self.recipe.global_batch_size
-    probabilities = predict(self.strategy, self.averaged, validation.pixels)
-    return Epoch(
-      epoch=epoch,
-      step=epoch * self.steps_per_epoch,
-      learning_rate=float(self.optimizer.learning_rate),
-      train_loss=float(losses.mean()),
-      train_accuracy=correct / images,
-      val_loss=cross_entropy(probabilities, validation.labels),
-      val_accuracy=accuracy(probabilities, validation.labels),
-      images_per_second=images / seconds,
-      train_seconds=seconds,
-      step_losses=losses,
-      weights=self.averaged.get_weights(),
-    )
+    def slice_of(host: tf.distribute.InputContext) -> tf.data.Dataset:
+      local = replicas // host.num_input_pipelines
+      mine = range(host.input_pipeline_id * local, (host.input_pipeline_id + 1) * local)
+      return data.batches(self.train, self.recipe.seed, self.recipe.global_batch_size, replicas, mine, self.step)
+
+    return iter(self.strategy.distribute_datasets_from_function(slice_of))
+
+  @property
+  def learning_rate(self) -> float:
+    """Of the next step."""
+    return float(self.optimizer.learning_rate)
+
+  def advance(self, steps: int) -> tuple[np.ndarray, int]:
+    """Trains: (the loss of each step, float32 (steps,), in nats; how many images were predicted right)."""
+    losses, correct = self._train_steps(self._iterator, tf.constant(steps))
+    self.step += steps
+    return losses.numpy(), int(correct)
+
+  def state(self) -> dict[str, np.ndarray]:
+    """All that decides the steps to come. Batches, masks and mirrors follow from the step."""
+    arrays = {f'variable/{i:03}': np.asarray(variable.numpy()) for i, variable in enumerate(self._variables())}
+    return {'step': np.array(self.step), **arrays}
+
+  def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    """Goes on from where `state()` was taken, on these or on other devices."""
+    for i, variable in enumerate(self._variables()):
+      variable.assign(state[f'variable/{i:03}'])
+    self.step = int(state['step'])
+    self._iterator = self._batches()
+
+  def _variables(self) -> list:
+    return [*self.model.weights, *self.averaged.weights, *self.optimizer.variables, self.rate_scale]
 
   @tf.function
   def _train_steps(self, iterator: tf.distribute.DistributedIterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -154,17 +139,26 @@ class Trainer:
       self.strategy.extended.update(average.value, move, args=(weight.value,), group=False)
 
 
-def _optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-  """AdamW (Loshchilov and Hutter, arXiv 1711.05101), the rate warmed up linearly and let down along a cosine."""
-  steps = recipe.epochs * steps_per_epoch
-  warmup = int(WARMUP_FRACTION * steps)
-  schedule = keras.optimizers.schedules.CosineDecay(
-    recipe.learning_rate / 20,
-    max(steps - warmup, 1),
-    alpha=0.001,
-    warmup_target=recipe.learning_rate,
-    warmup_steps=warmup,
-  )
+class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+  """Linear warm-up to `peak` over the first fifth of `steps`, then a half cosine down to a thousandth of it.
+
+  The shape is SGDR's single cycle (Loshchilov and Hutter, arXiv 1608.03983) with a warm-up; `scale` multiplies it.
+  """
+
+  def __init__(self, peak: float, steps: int, scale: tf.Variable):
+    self.warmup = max(int(WARMUP_FRACTION * steps), 1)
+    self.shape = keras.optimizers.schedules.CosineDecay(
+      peak / 20, max(steps - self.warmup, 1), alpha=0.001, warmup_target=peak, warmup_steps=self.warmup
+    )
+    self.scale = scale
+
+  def __call__(self, step: tf.Tensor) -> tf.Tensor:
+    return self.scale * self.shape(step)
+
+
+def _optimizer(recipe: Recipe, steps_per_epoch: int, rate_scale: tf.Variable) -> keras.optimizers.Optimizer:
+  """AdamW (Loshchilov and Hutter, arXiv 1711.05101); biases do not decay."""
+  schedule = OneCycle(recipe.learning_rate, recipe.epochs * steps_per_epoch, rate_scale)
   optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
   optimizer.exclude_from_weight_decay(var_names=['bias'])
   return keras.optimizers.LossScaleOptimizer(optimizer) if recipe.precision == 'mixed_float16' else optimizer

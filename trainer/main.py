@@ -3,12 +3,20 @@
   python -m trainer.main --workdir=runs/seed
   python -m trainer.main --workdir=gs://bucket/runs/seed --data_dir=gs://bucket/data
 
-The workdir receives settings.json, history.csv, tensorboard/, export/1/ (the SavedModel), report/ and, last,
-metrics.json. Bad input ends with one line and exit code 64 before any training.
+The workdir receives settings.json, checkpoints/, history.csv, tensorboard/, export/1/ (the SavedModel), report/ and,
+last, metrics.json. The same command in the same workdir goes on where it was stopped.
+
+Exit codes: 64, bad input, said in one line before any training; 75, stopped by SIGTERM after a checkpoint; 1, the loss
+stopped being finite.
+
+Several hosts: start the same command on each, with TF_CONFIG set to
+  {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}
+and its own index on each. All must see the same workdir; worker 0 writes it.
 """
 
 import logging as py_logging
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -51,10 +59,31 @@ REPLICAS = flags.DEFINE_integer(
   'Devices that train: 0 is every GPU, or the CPU; without a GPU, 2 or more split the CPU.',
   lower_bound=0,
 )
+ALL_REDUCE = flags.DEFINE_enum(
+  'all_reduce',
+  'auto',
+  ['auto', 'nccl', 'hierarchical', 'reduction_to_one'],
+  "How one host's GPUs add up their gradients.",
+)
 LOG_EVERY_STEPS = flags.DEFINE_integer('log_every_steps', 50, 'Steps between looks at the loss.', lower_bound=1)
+CHECKPOINT_EVERY_STEPS = flags.DEFINE_integer(
+  'checkpoint_every_steps',
+  0,
+  'Steps between checkpoints, besides the one of every epoch; 0: that one alone.',
+  lower_bound=0,
+)
+KEEP_CHECKPOINTS = flags.DEFINE_integer(
+  'keep_checkpoints', 3, 'How many of the newest checkpoints stay.', lower_bound=1
+)
+ON_NONFINITE = flags.DEFINE_enum(
+  'on_nonfinite', 'stop', ['stop', 'rollback'],
+  'When the loss is no longer finite: stop, or go back to the last checkpoint with half the learning rate, three times '
+  'at most.',
+)  # fmt: skip
 
-
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 64  # EX_USAGE of sysexits.h: retrying the same command cannot help
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL: the same command goes on where this one stopped
 
 
 def main(argv: list[str]) -> None:
@@ -63,27 +92,48 @@ def main(argv: list[str]) -> None:
   if not WORKDIR.value:
     raise app.UsageError('--workdir is not given: name a directory, local or gs://, for what the run leaves behind')
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  logging.get_absl_logger().addFilter(_ours_or_worrying)
-  from trainer import run  # and with it TensorFlow, which --help need not wait for
+  logging.get_absl_handler().addFilter(_ours_or_worrying)
+  from trainer import loop, run  # and with them TensorFlow, which --help need not wait for
 
-  run.run(
-    directory=WORKDIR.value.rstrip('/'),
-    data_dir=DATA_DIR.value,
-    idx_dir=IDX_DIR.value,
-    model=MODEL.value,
-    validation_examples=VALIDATION_EXAMPLES.value,
-    epochs=EPOCHS.value,
-    global_batch_size=GLOBAL_BATCH_SIZE.value,
-    learning_rate=LEARNING_RATE.value,
-    seed=SEED.value,
-    precision=PRECISION.value,
-    replicas=REPLICAS.value,
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))  # until there are steps to save
+  try:
+    run.run(**_settings(), habits=_habits(loop))
+  except loop.Preempted as error:
+    logging.warning('%s', error)
+    sys.exit(EXIT_PREEMPTED)
+  except loop.NonFinite as error:
+    logging.error('%s', error)
+    sys.exit(EXIT_FAILED)
+
+
+def _settings() -> dict:
+  return {
+    'directory': (WORKDIR.value or '').rstrip('/'),
+    'data_dir': DATA_DIR.value,
+    'idx_dir': IDX_DIR.value,
+    'model': MODEL.value,
+    'validation_examples': VALIDATION_EXAMPLES.value,
+    'epochs': EPOCHS.value,
+    'global_batch_size': GLOBAL_BATCH_SIZE.value,
+    'learning_rate': LEARNING_RATE.value,
+    'seed': SEED.value,
+    'precision': PRECISION.value,
+    'replicas': REPLICAS.value,
+    'all_reduce': ALL_REDUCE.value,
+  }
+
+
+def _habits(loop):
+  return loop.Habits(
     log_every_steps=LOG_EVERY_STEPS.value,
+    checkpoint_every_steps=CHECKPOINT_EVERY_STEPS.value,
+    keep_checkpoints=KEEP_CHECKPOINTS.value,
+    rollback=ON_NONFINITE.value == 'rollback',
   )
 
 
 def _ours_or_worrying(record: py_logging.LogRecord) -> bool:
-  """Leaves the libraries' small talk out of the log: they share absl's logger with us."""
+  """Leaves the libraries' small talk out of the log: they share absl's handler with us."""
   return record.levelno > py_logging.INFO or os.path.dirname(record.pathname) == os.path.dirname(__file__)
 
 

@@ -13,10 +13,15 @@ LOG_EVERY_SECONDS = 30.0
 class Progress:
   """Counts images towards `total` and shows images/s, the time left and the loss."""
 
-  def __init__(self, total: int, terminal: bool | None = None, clock: Callable[[], float] = time.monotonic):
-    self.total, self.done, self.clock = total, 0, clock
+  def __init__(
+    self, total: int, done: int = 0, terminal: bool | None = None, clock: Callable[[], float] = time.monotonic
+  ):
+    """Of `total` images, `done` were counted in an earlier process."""
+    self.total, self.done, self.earlier, self.clock = total, done, done, clock
     self.terminal = sys.stderr.isatty() if terminal is None else terminal
-    self.bar = tqdm.tqdm(total=total, unit=' images', unit_scale=True, disable=not self.terminal, dynamic_ncols=True)
+    self.bar = tqdm.tqdm(
+      total=total, initial=done, unit=' images', unit_scale=True, disable=not self.terminal, dynamic_ncols=True
+    )
     self.started = self.logged = clock()
 
   def advance(self, images: int, loss: float) -> None:
@@ -27,7 +32,7 @@ class Progress:
     now = self.clock()
     if not self.terminal and (now - self.logged >= LOG_EVERY_SECONDS or self.done >= self.total):
       self.logged = now
-      rate = self.done / max(now - self.started, 1e-9)
+      rate = (self.done - self.earlier) / max(now - self.started, 1e-9)
       left = (self.total - self.done) / rate
       logging.info('%s of %s images, %.0f images/s, %.0f s left, loss %.4f', self.done, self.total, rate, left, loss)
 

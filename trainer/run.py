@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, logging
 
-from trainer import data, export, fit, progress, report, strategy, workdir
+from trainer import data, export, fit, loop, record, report, strategy, workdir
 
 PACKAGES = ('tensorflow', 'keras', 'tensorflow-datasets', 'numpy')
 PIXEL_BIN_EDGES = list(range(0, 257, 16))
@@ -25,36 +25,40 @@ def run(
   data_dir: str | None,
   idx_dir: str | None,
   replicas: int,
-  log_every_steps: int,
+  all_reduce: str,
   precision: str,
+  habits: loop.Habits,
   **recipe_flags,
 ) -> None:
-  """Trains, tests and exports; see trainer.main for the arguments.
+  """Trains, tests and exports, going on where an earlier process stopped; see trainer.main for the arguments.
 
   Raises:
     app.UsageError: bad input, before any training and with nothing in the workdir lost.
+    loop.Preempted, loop.NonFinite: the training ended early.
   """
-  devices = strategy.create(replicas)
+  devices = strategy.create(replicas, all_reduce)
   recipe = fit.Recipe(precision=strategy.dtype_policy(precision), **recipe_flags)
   _check(recipe, devices.num_replicas_in_sync)
-  workdir.check(directory, recipe.settings())
-  if metrics := workdir.finished(directory):
-    logging.info('%s holds a finished run: test accuracy %.4f', directory, metrics['test_accuracy'])
+  workdir.check(directory, recipe.fixed())
+  metrics = workdir.finished(directory)
+  if metrics and metrics['epochs'] == recipe.epochs:
+    logging.info('%s holds the finished run: test accuracy %.4f', directory, metrics['test_accuracy'])
     return
 
   builder = data.prepare(data_dir, idx_dir)
   labels = builder.info.features['label'].names
   train, validation = data.split_validation(data.read(builder, 'train'), recipe.validation_examples, recipe.seed)
-  workdir.claim(directory, recipe.settings())
-  history, best = _train(devices, recipe, train, validation, directory, log_every_steps)
-
-  served = export.classifier(recipe.model, best.weights, labels)
-  test = data.read(builder, 'test')  # for the first time, and the choice is made
-  probabilities = export.score(served, test.pixels)
-  metrics = _metrics(recipe, devices, history, best, probabilities, test.labels, labels)
-  export.save(served, _model_card(metrics, builder, train, validation), os.path.join(directory, 'export', '1'))
-  report.write(directory, metrics, history, train, test, probabilities)
-  workdir.write(os.path.join(directory, workdir.METRICS), json.dumps(metrics, indent=2) + '\n')
+  workdir.claim(directory, recipe.fixed())
+  logging.info('training on %s replicas of %s in %s', devices.num_replicas_in_sync, _device(), recipe.precision)
+  with strategy.output(devices, directory) as out:
+    done = loop.Loop(fit.Trainer(devices, recipe, train), validation, directory, out, habits).run()
+    served = export.classifier(recipe.model, done.best_weights, labels)
+    test = data.read(builder, 'test')  # for the first time, and the choice is made
+    probabilities = export.score(served, test.pixels)
+    metrics = _metrics(recipe, devices, done, probabilities, test.labels, labels)
+    export.save(served, _model_card(metrics, builder, train, validation), os.path.join(out, 'export', '1'))
+    report.write(out, metrics, done.rows, train, test, probabilities)
+    workdir.write(os.path.join(out, workdir.METRICS), json.dumps(metrics, indent=2) + '\n')
   logging.info(
     'test accuracy %.4f, validation %.4f; model in %s/export/1, report in %s/report/report.html',
     metrics['test_accuracy'], metrics['val_accuracy'], directory, directory,
@@ -79,33 +83,6 @@ def _check(recipe: fit.Recipe, replicas: int) -> None:
     )
 
 
-def _train(
-  devices: tf.distribute.Strategy,
-  recipe: fit.Recipe,
-  train: data.Examples,
-  validation: data.Examples,
-  directory: str,
-  log_every_steps: int,
-) -> tuple[list[dict[str, float]], fit.Epoch]:
-  """(a row an epoch, the epoch that did best on validation)."""
-  trainer = fit.Trainer(devices, recipe, train)
-  logging.info('training on %s replicas of %s in %s', devices.num_replicas_in_sync, _device(), recipe.precision)
-  history = workdir.History(directory)
-  bar = progress.Progress(recipe.epochs * trainer.steps_per_epoch * recipe.global_batch_size)
-  best = None
-  for epoch in trainer.epochs(validation, log_every_steps, bar.advance):
-    history.add(epoch)
-    if best is None or epoch.val_accuracy > best.val_accuracy:
-      best = epoch
-    bar.say(
-      f'epoch {epoch.epoch}/{recipe.epochs}: loss {epoch.train_loss:.4f}, validation accuracy {epoch.val_accuracy:.4f} '
-      f'(best {best.val_accuracy:.4f}), {epoch.images_per_second:.0f} images/s'
-    )
-  bar.close()
-  assert best is not None  # noqa: S101 - there is at least one epoch
-  return history.rows, best
-
-
 def _device() -> str:
   gpus = tf.config.list_physical_devices('GPU')
   return tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU') if gpus else 'CPU'
@@ -114,8 +91,7 @@ def _device() -> str:
 def _metrics(
   recipe: fit.Recipe,
   devices: tf.distribute.Strategy,
-  history: Sequence[dict[str, float]],
-  best: fit.Epoch,
+  done: record.Record,
   probabilities: np.ndarray,
   test_labels: np.ndarray,
   labels: Sequence[str],
@@ -123,14 +99,15 @@ def _metrics(
   """What metrics.json holds. Seconds are wall-clock, of the training steps alone."""
   confusion = np.zeros((len(labels), len(labels)), int)  # row: the true class, column: the predicted one
   np.add.at(confusion, (test_labels, probabilities.argmax(axis=1)), 1)
-  train_seconds = sum(row['train_seconds'] for row in history)
-  images = history[-1]['step'] * recipe.global_batch_size
+  train_seconds = sum(row['train_seconds'] for row in done.rows)
+  images = done.rows[-1]['step'] * recipe.global_batch_size
+  best = done.best or {}
   return {
     **recipe.settings(),
-    'version': export.version(recipe.model, best.weights),
-    'val_accuracy': best.val_accuracy,
-    'val_loss': best.val_loss,
-    'best_epoch': best.epoch,
+    'version': export.version(recipe.model, done.best_weights),
+    'val_accuracy': best['val_accuracy'],
+    'val_loss': best['val_loss'],
+    'best_epoch': best['epoch'],
     'test_accuracy': fit.accuracy(probabilities, test_labels),
     'test_loss': fit.cross_entropy(probabilities, test_labels),
     'per_class': {
@@ -142,7 +119,7 @@ def _metrics(
       for i, label in enumerate(labels)
     },
     'confusion': confusion.tolist(),
-    'parameters': sum(array.size for array in best.weights),
+    'parameters': sum(array.size for array in done.best_weights),
     'images_per_second': images / train_seconds,
     'train_seconds': train_seconds,
     'replicas': devices.num_replicas_in_sync,

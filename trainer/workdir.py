@@ -1,7 +1,5 @@
 """The files of a run, local or gs://. Each appears whole or not at all."""
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -10,9 +8,7 @@ import tempfile
 import tensorflow as tf
 from absl import app
 
-from trainer import fit
-
-SETTINGS, METRICS, HISTORY = 'settings.json', 'metrics.json', 'history.csv'
+SETTINGS, METRICS = 'settings.json', 'metrics.json'
 
 
 def check(directory: str, settings: dict) -> None:
@@ -55,8 +51,8 @@ def finished(directory: str) -> dict | None:
   return json.loads(read(path)) if tf.io.gfile.exists(path) else None
 
 
-def read(path: str) -> str:
-  with tf.io.gfile.GFile(path) as file:
+def read(path: str) -> bytes:
+  with tf.io.gfile.GFile(path, 'rb') as file:
     return file.read()
 
 
@@ -101,32 +97,3 @@ def publish(source: str, directory: str, last: str) -> None:
 def remove(directory: str) -> None:
   if tf.io.gfile.exists(directory):
     tf.io.gfile.rmtree(directory)
-
-
-class History:
-  """history.csv, a row an epoch, and the same in TensorBoard's files, with the loss of every step."""
-
-  COLUMNS = (
-    'epoch', 'step', 'learning_rate', 'train_loss', 'train_accuracy', 'val_loss', 'val_accuracy',
-    'images_per_second', 'train_seconds',
-  )  # fmt: skip
-
-  def __init__(self, directory: str):
-    self.path = os.path.join(directory, HISTORY)
-    self.rows: list[dict[str, float]] = []
-    remove(os.path.join(directory, 'tensorboard'))  # of a run that did not end, which this one repeats
-    self.board = tf.summary.create_file_writer(os.path.join(directory, 'tensorboard'))
-
-  def add(self, epoch: fit.Epoch) -> None:
-    self.rows.append({name: getattr(epoch, name) for name in self.COLUMNS})
-    text = io.StringIO()
-    table = csv.DictWriter(text, self.COLUMNS, lineterminator='\n')
-    table.writeheader()
-    table.writerows(self.rows)
-    write(self.path, text.getvalue())
-    with self.board.as_default():
-      for step, loss in enumerate(epoch.step_losses, epoch.step - len(epoch.step_losses) + 1):
-        tf.summary.scalar('loss/step', loss, step)
-      for name in self.COLUMNS[2:]:
-        tf.summary.scalar(name, self.rows[-1][name], epoch.step)
-    self.board.flush()

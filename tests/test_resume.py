@@ -1,0 +1,250 @@
+"""Runs that are killed, stopped, damaged or blown up, each with real processes."""
+
+import csv
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, run_trainer
+from test_train import step_losses
+
+from trainer import checkpoint
+
+# 64 steps of 124 images, validated twice
+FLAGS = ('--validation_examples=56000', '--epochs=2', '--global_batch_size=124', '--precision=float32')
+
+
+def final_weights(workdir: pathlib.Path) -> dict[str, bytes]:
+  """Model, average and optimizer, bit for bit, after the last step."""
+  state = checkpoint.newest(str(workdir / 'checkpoints'))
+  return {name: array.tobytes() for name, array in state.items() if name.startswith('variable/')} | {
+    'step': int(state['step'])
+  }
+
+
+def start(workdir: pathlib.Path, tfds_dir: str, *flags: str, **kwargs) -> subprocess.Popen:
+  command = [sys.executable, '-m', 'trainer.main', f'--workdir={workdir}', f'--data_dir={tfds_dir}', *FLAGS, *flags]
+  return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def newest_step(workdir: pathlib.Path) -> int:
+  return max((int(path.stem.split('-')[1]) for path in workdir.glob('checkpoints/step-*.ckpt')), default=-1)
+
+
+def kill_after_progress(processes: list[subprocess.Popen], workdir: pathlib.Path, delay_seconds: float) -> bool:
+  """Kills all of them `delay_seconds` after the next checkpoint appears; False if they end by themselves first."""
+  before = newest_step(workdir)
+  while newest_step(workdir) <= before and processes[0].poll() is None:
+    time.sleep(0.01)
+  time.sleep(delay_seconds)
+  alive = processes[0].poll() is None
+  for process in processes:
+    process.kill()
+    process.communicate()
+  return alive
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tfds_dir, tmp_path_factory) -> pathlib.Path:
+  workdir = tmp_path_factory.mktemp('undisturbed')
+  result = run_trainer(f'--workdir={workdir}', f'--data_dir={tfds_dir}', *FLAGS)
+  assert result.returncode == 0, result.stderr
+  return workdir
+
+
+def assert_ends_as(workdir: pathlib.Path, undisturbed: pathlib.Path) -> None:
+  assert final_weights(workdir) == final_weights(undisturbed)
+  assert step_losses(workdir) == step_losses(undisturbed)
+  kept = ('epoch', 'step', 'learning_rate', 'train_loss', 'train_accuracy', 'val_loss', 'val_accuracy')
+  rows, theirs = (list(csv.DictReader((path / 'history.csv').open())) for path in (workdir, undisturbed))
+  assert [[row[name] for name in kept] for row in rows] == [[row[name] for name in kept] for row in theirs]
+  ours, others = (json.loads((path / 'metrics.json').read_text()) for path in (workdir, undisturbed))
+  assert {name: ours[name] for name in ('version', 'test_accuracy', 'best_epoch', 'confusion')} == {
+    name: others[name] for name in ('version', 'test_accuracy', 'best_epoch', 'confusion')
+  }
+
+
+class TestKilled:
+  def kill_and_finish(self, workdir, tfds_dir, times: int, *flags: str) -> None:
+    randomness = random.Random(0)
+    killed = 0
+    for _ in range(times):
+      process = start(workdir, tfds_dir, '--checkpoint_every_steps=1', *flags)
+      killed += kill_after_progress([process], workdir, randomness.uniform(0, 0.3))
+    assert killed == times, 'the run ended before it was killed often enough'
+    process = start(workdir, tfds_dir, '--checkpoint_every_steps=1', *flags)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert 'going on from step' in said
+
+  def test_twice_ends_with_the_same_weights(self, undisturbed, tfds_dir, tmp_path):
+    self.kill_and_finish(tmp_path, tfds_dir, 2)
+    assert_ends_as(tmp_path, undisturbed)
+
+  @pytest.mark.slow
+  def test_twenty_times_ends_with_the_same_weights(self, undisturbed, tfds_dir, tmp_path):
+    self.kill_and_finish(tmp_path, tfds_dir, 20)
+    assert_ends_as(tmp_path, undisturbed)
+
+  @pytest.mark.slow
+  def test_with_two_replicas_ends_with_the_same_weights(self, tfds_dir, tmp_path):
+    result = run_trainer(f'--workdir={tmp_path / "whole"}', f'--data_dir={tfds_dir}', *FLAGS, '--replicas=2')
+    assert result.returncode == 0, result.stderr
+    self.kill_and_finish(tmp_path / 'killed', tfds_dir, 3, '--replicas=2')
+    assert_ends_as(tmp_path / 'killed', tmp_path / 'whole')
+
+
+class TestStopped:
+  def test_sigterm_saves_and_the_next_run_goes_on_at_that_step(self, undisturbed, tfds_dir, tmp_path):
+    process = start(tmp_path, tfds_dir, '--checkpoint_every_steps=16')
+    while newest_step(tmp_path) < 16:
+      time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert process.returncode == 75, said
+    (step,) = re.findall(r'stopped by SIGTERM at step (\d+)', said)
+    assert newest_step(tmp_path) == int(step)
+    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *FLAGS)
+    assert f'going on from step {step} of 64' in result.stderr
+    assert_ends_as(tmp_path, undisturbed)
+
+
+@pytest.fixture
+def one_epoch(tfds_dir, tmp_path) -> pathlib.Path:
+  """A finished run of one epoch."""
+  flags = [flag for flag in FLAGS if not flag.startswith('--epochs')]
+  result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *flags, '--epochs=1')
+  assert result.returncode == 0, result.stderr
+  return tmp_path
+
+
+class TestDamaged:
+  @pytest.mark.parametrize('damage', ['flipped', 'cut', 'empty'])
+  def test_the_checkpoint_before_is_used_with_a_warning(self, damage, tmp_path, caplog):
+    states = [{'step': np.array(step), 'variable/000': np.full(1000, step, np.float32)} for step in (10, 20)]
+    for state in states:
+      checkpoint.save(str(tmp_path), state, keep=3)
+    newest = tmp_path / 'step-0000000020.ckpt'
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes({'flipped': bytes(content), 'cut': bytes(content)[:500], 'empty': b''}[damage])
+    found = checkpoint.newest(str(tmp_path))
+    assert int(found['step']) == 10
+    assert 'step-0000000020.ckpt' in caplog.text
+
+  def test_any_flipped_bit_is_noticed(self, tmp_path):
+    checkpoint.save(str(tmp_path), {'step': np.array(1), 'x': np.arange(5)}, keep=1)
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    for position in range(len(content)):
+      path.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
+      assert checkpoint.newest(str(tmp_path)) is None, position
+
+  def test_only_the_newest_are_kept(self, tmp_path):
+    for step in range(5):
+      checkpoint.save(str(tmp_path), {'step': np.array(step)}, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['step-0000000003.ckpt', 'step-0000000004.ckpt']
+
+
+class TestLength:
+  def test_a_finished_run_may_be_made_longer_but_not_shorter(self, one_epoch, tfds_dir):
+    flags = [flag for flag in FLAGS if not flag.startswith('--epochs')]
+    result = run_trainer(f'--workdir={one_epoch}', f'--data_dir={tfds_dir}', *flags, '--epochs=2')
+    assert result.returncode == 0, result.stderr
+    assert 'going on from step 32 of 64' in result.stderr
+    assert json.loads((one_epoch / 'metrics.json').read_text())['epochs'] == 2
+    assert [step for step, _ in step_losses(one_epoch)] == list(range(1, 65))
+    result = run_trainer(f'--workdir={one_epoch}', f'--data_dir={tfds_dir}', *flags, '--epochs=1')
+    assert result.returncode == 64
+    assert '--epochs=1: the run is at epoch 2' in result.stderr
+
+
+class TestBlowUp:
+  BLOWN = ('--learning_rate=1e30', '--checkpoint_every_steps=1')
+
+  def test_stops_naming_step_rate_and_checkpoint(self, tfds_dir, tmp_path):
+    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *FLAGS, *self.BLOWN)
+    assert result.returncode == 1
+    assert re.search(r'step \d+.*learning rate \S+; last good checkpoint: step \d+', result.stderr)
+    assert 'Traceback' not in result.stderr
+    state = checkpoint.newest(str(tmp_path / 'checkpoints'))
+    assert all(np.isfinite(array).all() for array in state.values())
+
+  def test_rolls_back_three_times_with_half_the_rate(self, tfds_dir, tmp_path):
+    result = run_trainer(
+      f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *FLAGS, *self.BLOWN, '--on_nonfinite=rollback'
+    )
+    assert result.returncode == 1
+    assert result.stderr.count('going back to it with half the learning rate') == 3
+    assert 'rolled back 3 times already' in result.stderr
+
+
+def free_ports(count: int) -> list[int]:
+  sockets = [socket.socket() for _ in range(count)]
+  for each in sockets:
+    each.bind(('127.0.0.1', 0))
+  ports = [each.getsockname()[1] for each in sockets]
+  for each in sockets:
+    each.close()
+  return ports
+
+
+def start_workers(workdir: pathlib.Path, tfds_dir: str, *flags: str) -> list[subprocess.Popen]:
+  hosts = [f'127.0.0.1:{port}' for port in free_ports(2)]
+  return [
+    start(
+      workdir,
+      tfds_dir,
+      *flags,
+      env={
+        **os.environ,
+        'TF_CONFIG': json.dumps({'cluster': {'worker': hosts}, 'task': {'type': 'worker', 'index': index}}),
+      },
+    )
+    for index in range(2)
+  ]
+
+
+@pytest.mark.slow
+class TestTwoHosts:
+  @pytest.fixture(scope='class')
+  def both(self, tfds_dir, tmp_path_factory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp('both')
+    for process in start_workers(workdir, tfds_dir):
+      _, said = process.communicate()
+      assert process.returncode == 0, said
+    return workdir
+
+  def test_have_the_loss_curve_of_one(self, both, undisturbed):
+    np.testing.assert_allclose(
+      [loss for _, loss in step_losses(both)], [loss for _, loss in step_losses(undisturbed)], atol=1e-4
+    )
+    assert json.loads((both / 'metrics.json').read_text())['replicas'] == 2
+
+  def test_killed_and_started_again_end_with_the_same_weights(self, both, tfds_dir, tmp_path):
+    randomness = random.Random(1)
+    for _ in range(2):
+      workers = start_workers(tmp_path, tfds_dir, '--checkpoint_every_steps=1')
+      assert kill_after_progress(workers, tmp_path, randomness.uniform(0, 0.3))
+    for process in start_workers(tmp_path, tfds_dir, '--checkpoint_every_steps=1'):
+      _, said = process.communicate()
+      assert process.returncode == 0, said
+    assert_ends_as(tmp_path, both)
+
+  def test_when_one_dies_the_other_ends_too(self, tfds_dir, tmp_path):
+    chief, other = start_workers(tmp_path, tfds_dir, '--checkpoint_every_steps=1')
+    while newest_step(tmp_path) < 3:
+      time.sleep(0.01)
+    other.kill()
+    _, said = chief.communicate()
+    assert chief.returncode not in (0, None), said
+    other.communicate()

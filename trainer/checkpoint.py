@@ -1,0 +1,64 @@
+"""Checkpoints: one file each, with its own checksum, whole or not at all."""
+
+import hashlib
+import io
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from trainer import workdir
+
+NAME = re.compile(r'step-(\d{10})\.ckpt')
+DIGEST_BYTES = 32
+
+
+class Damaged(Exception):
+  """A checkpoint's content is not what was written."""
+
+
+def save(directory: str, state: Mapping[str, np.ndarray], keep: int) -> None:
+  """Writes `state`, reads it back, and only then lets go of all but the newest `keep`.
+
+  The file is the sha256 of the rest (32 bytes), then a NumPy .npz archive of `state`, which must hold `step`.
+
+  Raises:
+    Damaged: what is read back is not what was written; the older checkpoints are still there.
+  """
+  archive = io.BytesIO()
+  np.savez(archive, **state)  # type: ignore[arg-type]
+  content = archive.getvalue()
+  path = os.path.join(directory, f'step-{int(state["step"]):010}.ckpt')
+  workdir.write(path, hashlib.sha256(content).digest() + content)
+  _verified(path)
+  for old in _paths(directory)[:-keep]:
+    tf.io.gfile.remove(old)
+
+
+def newest(directory: str) -> dict[str, np.ndarray] | None:
+  """The newest checkpoint that is whole, or None where there is none. Warns of each damaged one it passes over."""
+  for path in reversed(_paths(directory)):
+    try:
+      with np.load(io.BytesIO(_verified(path)), allow_pickle=False) as archive:
+        return dict(archive)
+    except (Damaged, zipfile.BadZipFile, tf.errors.NotFoundError) as error:
+      logging.warning('passing over a damaged checkpoint for the one before: %s', error)
+  return None
+
+
+def _paths(directory: str) -> list[str]:
+  """Oldest first."""
+  names = tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
+  return [os.path.join(directory, name) for name in sorted(names) if NAME.fullmatch(name)]
+
+
+def _verified(path: str) -> bytes:
+  stored = workdir.read(path)
+  digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
+  if hashlib.sha256(content).digest() != digest:
+    raise Damaged(f'{path}: sha256 does not match its content')
+  return content

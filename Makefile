@@ -1,12 +1,17 @@
-# make run    train, export, report (sets everything up first)
-# make test   the fast tests;  make test-slow  the long ones
-# make check  lint, format and types
-# make lock   resolve the dependencies anew and write the lock files
+# make run      train, test, export, report, and score the test images as PNG files (sets everything up first)
+# make test     the fast tests;  make test-slow  the long ones
+# make check    lint, format and types
+# make figures  measure what the README says, and write it there (an hour)
+# make lock     resolve the dependencies anew and write the lock files
 PYTHON ?= python3
 BIN := .venv/bin
 
-run: .venv/ready data/fashion_mnist
+run: .venv/ready data/.ready
 	$(BIN)/python -m trainer.main --workdir=runs/seed --data_dir=data
+	$(BIN)/python -m benchmarks.collection --data_dir=data --format=manifest --output=runs/test-images
+	$(BIN)/python -m batch.main --model=runs/seed/export/1 --input=runs/test-images/manifest.csv --output=runs/scored \
+	  --overwrite
+	@echo; echo 'trained: runs/seed/report/report.html'; echo 'scored:  runs/scored/report.html'
 
 test: .venv/ready .cache/test-tools
 	$(BIN)/python -m pytest -m 'not slow'
@@ -19,6 +24,15 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+figures: run
+	mkdir -p benchmarks/results
+	cp runs/seed/metrics.json benchmarks/results/run.json
+	cp runs/scored/summary.json benchmarks/results/scored.json
+	cp runs/seed/report/mistakes.png docs/images/
+	$(BIN)/python -m benchmarks.train --data_dir=data >benchmarks/results/train.json
+	$(BIN)/python -m benchmarks.score --data_dir=data --model=runs/seed/export/1 >benchmarks/results/score.json
+	$(BIN)/python scripts/readme_results.py
+
 lock: .venv/ready
 	for extra in '' dev gpu; do \
 	  $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
@@ -30,8 +44,9 @@ lock: .venv/ready
 	scripts/venv.sh $(PYTHON) requirements-dev.lock
 	touch $@
 
-data/fashion_mnist: | .venv/ready
+data/.ready: scripts/prepare_data.py | .venv/ready
 	$(BIN)/python scripts/prepare_data.py data
+	touch $@
 
 # What the tests look at: the published files, and a real browser for the reports (libatomic1 is for its driver).
 .cache/test-tools: scripts/debian_packages.sh
@@ -40,4 +55,4 @@ data/fashion_mnist: | .venv/ready
 	command -v chromium || scripts/debian_packages.sh .cache/debian chromium
 	touch $@
 
-.PHONY: run test test-slow check lock
+.PHONY: run test test-slow check figures lock

@@ -3,6 +3,7 @@
 import gzip
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -48,6 +49,13 @@ class TestPrepare:
   def test_without_a_route_names_the_way_out(self, tmp_path, no_route):
     with pytest.raises(app.UsageError, match=r'no route to http://127\.0\.0\.1:9/.*--idx_dir'):
       data.prepare(str(tmp_path))
+
+  def test_a_host_that_never_answers_counts_as_no_route(self, tmp_path, monkeypatch):
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+      monkeypatch.setattr(data, 'ROUTE_SECONDS', 0.5)
+      monkeypatch.setattr(data.mnist.FashionMNIST, 'URL', f'http://127.0.0.1:{silent.getsockname()[1]}/')
+      with pytest.raises(app.UsageError, match='no route'):
+        data.prepare(str(tmp_path))
 
   def test_refuses_a_truncated_file(self, own_idx, tmp_path):
     (own_idx / PIXELS).write_bytes((own_idx / PIXELS).read_bytes()[:100_000])

@@ -20,9 +20,9 @@ def rows() -> list[tuple[str, str, str]]:
   regime = f'{train["regime"]["cores"]} cores, {train["precision"]}'
   notebook_race = train['notebook_seconds_to_seed_accuracy']
   race = f'never in {train["regime"]["max_epochs"]} epochs' if notebook_race is None else f'{notebook_race:.0f} s'
-  scored_rates = [
+  ours, stock, bare = (
     score[name] for name in ('images_per_second', 'stock_runinference_images_per_second', 'bare_loop_images_per_second')
-  ]
+  )
   memory = score['peak_rss_bytes']['ours']
   million = max(memory, key=int)
   return [
@@ -45,8 +45,8 @@ def rows() -> list[tuple[str, str, str]]:
     ('Peak memory of a training', f'{train["peak_rss_bytes"] / 2**30:.2f} GiB', bench),
     (
       f'Scoring {int(million):,} PNGs, images/s ({score["regime"]["cores"]} cores)',
-      f'**{scored_rates[0]:,.0f}**; stock RunInference {scored_rates[1]:,.0f}: {score["speedup_over_stock"]:.2f} times; '
-      f'bare tf.data loop {scored_rates[2]:,.0f}: {score["speedup_over_bare"]:.2f} times',
+      f'**{ours:,.0f}**; stock RunInference {stock:,.0f}: {score["speedup_over_stock"]:.2f} times; '
+      f'bare tf.data loop {bare:,.0f}: {score["speedup_over_bare"]:.2f} times',
       scoring,
     ),
     (

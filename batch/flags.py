@@ -57,7 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
        help='Fail, after everything good is written, where more than this part of the images is rejected.')  # fmt: skip
   flag('--chunk_images', default=4096, type=_integer('chunk_images', 1), metavar='IMAGES',
        help='Images that are read, scored and written together, in one file of predictions.')  # fmt: skip
-  flag('--batch_images', default=512, type=_integer('batch_images', 1), metavar='IMAGES',
+  flag('--batch_images', default=2048, type=_integer('batch_images', 1), metavar='IMAGES',
        help='Images in one call of the model, at most; halved while memory does not suffice.')  # fmt: skip
   flag('--read_threads', default=8, type=_integer('read_threads', 1), metavar='THREADS',
        help='Image files that each worker reads at the same time.')  # fmt: skip

@@ -112,7 +112,8 @@ def decode_chunk(read: chunk.Chunk, labels: dict[str, int], preprocess: str, max
     assert encoded is not None  # noqa: S101 - a reader gives one or the other
     pixels, reasons, converted = decode.decode(encoded, preprocess, max_pixels)
     size = sum(map(len, encoded))
-  kept = np.array([i not in reasons for i in range(len(read))], bool)
+  kept = np.ones(len(read), bool)
+  kept[list(reasons)] = False
   rejects = [chunk.Reject(columns.ids[i], 'decode', reason) for i, reason in sorted(reasons.items())]
   numbers = _label_indices(columns.labels, len(read), labels)
   everything = not reasons
@@ -139,7 +140,8 @@ def _label_indices(values: Sequence | None, count: int, names: dict[str, int]) -
   """Labels as they came, integers or names, to int8 (N,)."""
   if values is None:
     return np.full(count, chunk.NO_LABEL, np.int8)
-  return np.array([_label_index(value, names) for value in values], np.int8).reshape(count)
+  indices = {value: _label_index(value, names) for value in set(values)}
+  return np.array([indices[value] for value in values], np.int8).reshape(count)
 
 
 def _label_index(value: Any, names: dict[str, int]) -> int:

@@ -125,11 +125,15 @@ def read(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk.Col
     row += 1
   known = None
   for items in stream.cut(records, lambda item: 64 if isinstance(item, Bad) else len(item), chunk_images):
-    good = [(row + i, item) for i, item in enumerate(items) if not isinstance(item, Bad)]
-    bad = [chunk.Reject(f'{shard.uri}@{item.offset}', 'read', item.reason) for item in items if isinstance(item, Bad)]
+    bad = [item for item in items if isinstance(item, Bad)]
+    good = [item for item in items if isinstance(item, bytes)]
+    rows: Sequence[int] = range(row, row + len(items))
+    if bad:
+      rows = [row for row, item in zip(rows, items) if isinstance(item, bytes)]
     row += len(items)
-    known = known or (good and _layout(good[0][1], shard.uri)) or None
-    yield _columns(good, bad, shard.uri, known)
+    known = known or (good and _layout(good[0], shard.uri)) or None
+    rejects = [chunk.Reject(f'{shard.uri}@{item.offset}', 'read', item.reason) for item in bad]
+    yield _columns(rows, good, rejects, shard.uri, known)
 
 
 def _layout(record: bytes, uri: str) -> Layout | None:
@@ -140,17 +144,15 @@ def _layout(record: bytes, uri: str) -> Layout | None:
 
 
 def _columns(
-  rows: list[tuple[int, bytes]], rejects: list[chunk.Reject], uri: str, known: Layout | None
+  rows: Sequence[int], records: list[bytes], rejects: list[chunk.Reject], uri: str, known: Layout | None
 ) -> chunk.Columns:
-  names = [f'{uri}#{row}' for row, _ in rows]
-  records = [record for _, record in rows]
-  if not rows:
+  if not records:
     return chunk.Columns(encoded=[], rejects=rejects)
   parsed = _parse_together(records, known) if known else None
   if parsed is None:
-    return _parse_singly(names, records, rejects)
+    return _parse_singly([f'{uri}#{row}' for row in rows], records, rejects)
   encoded, ids, labels = parsed
-  return chunk.Columns([_text(i) or name for i, name in zip(ids, names)], encoded, None, labels, rejects=rejects)
+  return chunk.Columns([_text(i) or f'{uri}#{row}' for i, row in zip(ids, rows)], encoded, None, labels, None, rejects)
 
 
 def _parse_together(records: list[bytes], known: Layout) -> tuple[Sequence, Sequence, Sequence | None] | None:

@@ -58,19 +58,25 @@ def exported(trained) -> pathlib.Path:
   return trained / 'export/1'
 
 
+def unpacked_libraries() -> str:
+  """An LD_LIBRARY_PATH for the programs that make test unpacked."""
+  return ':'.join(sorted({str(path.parent) for path in (CACHE / 'debian/root').glob('**/lib*.so*')}))
+
+
 @pytest.fixture(scope='session')
 def browser():
   """Headless Chromium: the system's where it has one, else the one that make test unpacked."""
   from playwright import sync_api
 
   unpacked = CACHE / 'debian/root'
-  libraries = sorted({str(path.parent) for path in unpacked.glob('**/lib*.so*')})
   flags = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync']
   with pytest.MonkeyPatch.context() as patch:
-    patch.setenv('LD_LIBRARY_PATH', ':'.join(libraries))
+    patch.setenv('LD_LIBRARY_PATH', unpacked_libraries())
     if not os.path.exists('/etc/fonts'):
       patch.setenv('FONTCONFIG_PATH', str(unpacked / 'etc/fonts'))
-      patch.setenv('XDG_DATA_HOME', str(unpacked / 'usr/share'))  # where that configuration looks for fonts besides /usr
+      patch.setenv(
+        'XDG_DATA_HOME', str(unpacked / 'usr/share')
+      )  # where that configuration looks for fonts besides /usr
     with sync_api.sync_playwright() as playwright:
       executable = shutil.which('chromium') or str(unpacked / 'usr/lib/chromium/chromium')
       chromium = playwright.chromium.launch(executable_path=executable, args=flags)

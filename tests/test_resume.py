@@ -6,6 +6,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_trainer
+from conftest import CACHE, ROOT, run_trainer, unpacked_libraries
 from test_train import step_losses
 
 from trainer import checkpoint
@@ -31,8 +32,17 @@ def final_weights(workdir: pathlib.Path) -> dict[str, bytes]:
   }
 
 
-def start(workdir: pathlib.Path, tfds_dir: str, *flags: str, **kwargs) -> subprocess.Popen:
-  command = [sys.executable, '-m', 'trainer.main', f'--workdir={workdir}', f'--data_dir={tfds_dir}', *FLAGS, *flags]
+def start(workdir: pathlib.Path, tfds_dir: str, *flags: str, inside: tuple = (), **kwargs) -> subprocess.Popen:
+  command = [
+    *inside,
+    sys.executable,
+    '-m',
+    'trainer.main',
+    f'--workdir={workdir}',
+    f'--data_dir={tfds_dir}',
+    *FLAGS,
+    *flags,
+  ]
   return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **kwargs)
 
 
@@ -214,16 +224,18 @@ def start_workers(workdir: pathlib.Path, tfds_dir: str, *flags: str) -> list[sub
   ]
 
 
+@pytest.fixture(scope='module')
+def both(tfds_dir, tmp_path_factory) -> pathlib.Path:
+  """The workdir of a run of two hosts."""
+  workdir = tmp_path_factory.mktemp('both')
+  for process in start_workers(workdir, tfds_dir):
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+  return workdir
+
+
 @pytest.mark.slow
 class TestTwoHosts:
-  @pytest.fixture(scope='class')
-  def both(self, tfds_dir, tmp_path_factory) -> pathlib.Path:
-    workdir = tmp_path_factory.mktemp('both')
-    for process in start_workers(workdir, tfds_dir):
-      _, said = process.communicate()
-      assert process.returncode == 0, said
-    return workdir
-
   def test_have_the_loss_curve_of_one(self, both, undisturbed):
     np.testing.assert_allclose(
       [loss for _, loss in step_losses(both)], [loss for _, loss in step_losses(undisturbed)], atol=1e-4
@@ -248,3 +260,57 @@ class TestTwoHosts:
     _, said = chief.communicate()
     assert chief.returncode not in (0, None), said
     other.communicate()
+
+
+@pytest.fixture
+def two_hosts():
+  """Two network namespaces with a cable between them: a function that runs `ip`, and each one's (name, address)."""
+  if os.geteuid():
+    pytest.skip('only root may make network namespaces')
+  environment = {**os.environ, 'LD_LIBRARY_PATH': unpacked_libraries()}
+  executable = shutil.which('ip') or str(CACHE / 'debian/root/bin/ip')
+
+  def ip(*words: str, check: bool = True) -> None:
+    subprocess.run([executable, *words], env=environment, check=check, capture_output=True)
+
+  hosts = [(f'lookbook-{os.getpid()}-{i}', f'10.77.0.{i + 1}') for i in range(2)]
+  try:
+    for name, _ in hosts:
+      ip('netns', 'add', name)
+      ip('-n', name, 'link', 'set', 'lo', 'up')
+    ip('-n', hosts[0][0], 'link', 'add', 'cable', 'type', 'veth', 'peer', 'name', 'cable', 'netns', hosts[1][0])
+    for name, address in hosts:
+      ip('-n', name, 'addr', 'add', f'{address}/24', 'dev', 'cable')
+      ip('-n', name, 'link', 'set', 'cable', 'up')
+    yield executable, ip, hosts
+  finally:
+    for name, _ in hosts:
+      ip('netns', 'del', name, check=False)
+
+
+@pytest.mark.slow
+class TestACutCable:
+  def start(self, executable, hosts, workdir, tfds_dir, *flags: str) -> list[subprocess.Popen]:
+    workers = [f'{address}:2222' for _, address in hosts]
+    processes = []
+    for index, (name, _) in enumerate(hosts):
+      task = {'cluster': {'worker': workers}, 'task': {'type': 'worker', 'index': index}}
+      inside = (executable, 'netns', 'exec', name)
+      environment = {**os.environ, 'TF_CONFIG': json.dumps(task)}
+      processes.append(start(workdir, tfds_dir, *flags, inside=inside, env=environment))
+    return processes
+
+  def test_ends_both_and_the_restart_is_exact(self, two_hosts, both, tfds_dir, tmp_path):
+    executable, ip, hosts = two_hosts
+    processes = self.start(executable, hosts, tmp_path, tfds_dir, '--checkpoint_every_steps=1')
+    while newest_step(tmp_path) < 5:
+      time.sleep(0.01)
+    ip('-n', hosts[1][0], 'link', 'set', 'cable', 'down')
+    for process in processes:
+      process.communicate()
+      assert process.returncode > 0
+    ip('-n', hosts[1][0], 'link', 'set', 'cable', 'up')
+    for process in self.start(executable, hosts, tmp_path, tfds_dir):
+      _, said = process.communicate()
+      assert process.returncode == 0, said
+    assert_ends_as(tmp_path, both)

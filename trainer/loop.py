@@ -7,9 +7,10 @@ import signal
 import time
 
 import numpy as np
+import tensorflow as tf
 from absl import app, logging
 
-from trainer import checkpoint, data, fit, progress, record
+from trainer import checkpoint, data, fit, progress, record, strategy
 
 STEPS_PER_CALL = 50  # at most, so that a request to stop is heard within seconds
 MOST_ROLLBACKS = 3
@@ -21,6 +22,10 @@ class Preempted(Exception):
 
 class NonFinite(Exception):
   """A loss or a weight stopped being a number; nothing of it is in a checkpoint."""
+
+
+class LostWorker(Exception):
+  """Another host died or was cut off. This process cannot train any more; the job has to be started again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +62,19 @@ class Loop:
       app.UsageError: the run is already past the recipe's last epoch.
       Preempted: on SIGTERM.
       NonFinite: the training blew up, and either may not roll back or did so too often.
+      LostWorker: another host is gone.
     """
     self._resume()
     before = signal.signal(signal.SIGTERM, self._stop)
     try:
       self._train()
+    except tf.errors.OpError as error:
+      if not strategy.several_hosts(self.trainer.strategy):
+        raise
+      raise LostWorker(
+        f'a worker was lost after step {self.trainer.step} ({str(error).splitlines()[0]}); start the same command on '
+        'every host again, and the run goes on from its last checkpoint'
+      ) from error
     finally:
       signal.signal(signal.SIGTERM, before)
     return self.record

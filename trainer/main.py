@@ -7,7 +7,7 @@ The workdir receives settings.json, checkpoints/, history.csv, tensorboard/, exp
 last, metrics.json. The same command in the same workdir goes on where it was stopped.
 
 Exit codes: 64, bad input, said in one line before any training; 75, stopped by SIGTERM after a checkpoint; 1, the loss
-stopped being finite.
+stopped being finite, or another host was lost.
 
 Several hosts: start the same command on each, with TF_CONFIG set to
   {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}
@@ -101,7 +101,7 @@ def main(argv: list[str]) -> None:
   except loop.Preempted as error:
     logging.warning('%s', error)
     sys.exit(EXIT_PREEMPTED)
-  except loop.NonFinite as error:
+  except (loop.NonFinite, loop.LostWorker) as error:
     logging.error('%s', error)
     sys.exit(EXIT_FAILED)
 

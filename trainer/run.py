@@ -34,7 +34,7 @@ def run(
 
   Raises:
     app.UsageError: bad input, before any training and with nothing in the workdir lost.
-    loop.Preempted, loop.NonFinite: the training ended early.
+    loop.Preempted, loop.NonFinite, loop.LostWorker: the training ended early.
   """
   devices = strategy.create(replicas, all_reduce)
   recipe = fit.Recipe(precision=strategy.dtype_policy(precision), **recipe_flags)

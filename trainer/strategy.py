@@ -59,11 +59,15 @@ def _several_hosts(replicas: int) -> tf.distribute.Strategy:
   return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
 
 
+def several_hosts(devices: tf.distribute.Strategy) -> bool:
+  return isinstance(devices, tf.distribute.MultiWorkerMirroredStrategy)
+
+
 def is_chief(devices: tf.distribute.Strategy) -> bool:
   """Whether this process is the one that writes: the only one, or worker 0."""
-  cluster = devices.cluster_resolver
-  if cluster is None or not cluster.task_type:
+  if not several_hosts(devices):
     return True
+  cluster = devices.cluster_resolver
   return (cluster.task_type, cluster.task_id) in {('chief', 0), ('worker', 0)}
 
 

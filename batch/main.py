@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
   with progress.shown(settings.output, plan.images), beam.Pipeline(options=options) as beam_pipeline:
     pipeline.build(beam_pipeline, plan.shards, job)
   summary = json.loads(files.read(files.join(settings.output, sink.SUMMARY)))
+  summary['report'] = files.join(settings.output, sink.REPORT)
   if summary['reject_fraction'] > own.max_reject_fraction:
     raise TooManyRejects(
       f'{summary["images_rejected"]} of {summary["images_seen"]} images were rejected, more than '
@@ -121,7 +123,7 @@ def describe(own: argparse.Namespace, plan: Any, card: Any) -> dict[str, Any]:
 
 
 def cli(argv: Sequence[str] | None = None) -> int:
-  """The command: 0, or 64 for flags that will not do, or 3 for too many rejects."""
+  """The command: 0, or 64 for flags that will not do, 3 for too many rejects, 1 for a job that failed."""
   logging.basicConfig(level=logging.WARNING, format='%(message)s')
   logging.getLogger('batch').setLevel(logging.INFO)
   logging.getLogger('apache_beam').setLevel(logging.ERROR)
@@ -137,6 +139,10 @@ def cli(argv: Sequence[str] | None = None) -> int:
   except TooManyRejects as error:
     print(f'lookbook-score: {error}', file=sys.stderr)
     return flags.EXIT_REJECTS
+  except Exception:  # of a worker or a file system: what is finished is on disk
+    traceback.print_exc()
+    print('lookbook-score: the job failed, as above; --resume continues after what is written', file=sys.stderr)
+    return 1
   print(tell(summary))
   return 0
 
@@ -149,7 +155,7 @@ def tell(summary: dict[str, Any]) -> str:
   ]
   if summary['accuracy'] is not None:
     lines.append(f'accuracy on {summary["images_labelled"]:,} labelled images: {summary["accuracy"]:.4f}')
-  return '\n'.join(lines)
+  return '\n'.join([*lines, f'report: {summary["report"]}'])
 
 
 if __name__ == '__main__':

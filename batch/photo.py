@@ -13,8 +13,8 @@ def convert(image: Image.Image) -> np.ndarray:
   """A picture of one item on a plain ground to uint8 (28, 28, 1): trimmed, fitted, centred, negated, grey.
 
   The paper shrinks by leaving out rows and columns and then sharpens. Here each pixel is the mean of the area it
-  covers, as large photos would otherwise alias, and nothing is sharpened. Of 1,500 test images enlarged into JPEGs, 95.7 %
-  came back in their own class this way, 95.2 % by the paper's.
+  covers, as large photos would otherwise alias, and nothing is sharpened. Of 1,500 test images enlarged into JPEGs,
+  95.7 % came back in their own class this way, 95.2 % by the paper's.
 
   Raises:
     ValueError: it shows one colour only.

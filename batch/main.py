@@ -83,28 +83,30 @@ def beam_options(argv: Sequence[str]) -> tuple['PipelineOptions', int]:
   """
   from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-  for arg in argv:
-    if not arg.startswith('--'):
-      raise app.UsageError(f'{arg} is not a flag; pass inputs as --input={arg}')
+  stray = [arg for before, arg in zip(['', *argv], argv) if not (arg.startswith('--') or _awaits_value(before))]
+  if stray:
+    raise app.UsageError(f'{stray[0]} is not a flag; pass inputs as --input={stray[0]}')
   options = PipelineOptions(list(argv))
   if options.view_as(StandardOptions).runner:
     return options, 0
-  known = set(PipelineOptions([]).get_all_options())
-  names = [arg[2:].split('=')[0].split(' ')[0] for arg in argv]
-  for name in names:
-    if name not in known and name.removeprefix('no_') not in known and name not in ('project', 'region'):
-      raise app.UsageError(f"--{name} is neither a flag of the scorer nor of Beam; --help lists the scorer's")
+  every = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler='resolve')
+  for kind in PipelineOptions.__subclasses__():
+    kind._add_argparse_args(every)  # type: ignore[arg-type]  # Beam's own parser adds what these do not use
+  unknown = [arg for arg in every.parse_known_args(list(argv))[1] if arg.startswith('--')]
+  if unknown:
+    raise app.UsageError(f"{unknown[0]} is neither a flag of the scorer nor of Beam; --help lists the scorer's")
+  given = {arg[2:].split('=')[0] for arg in argv if arg.startswith('--')}
   cores = len(os.sched_getaffinity(0))
-  given = {
-    name: f'--{name}' in {arg.split('=')[0] for arg in argv} for name in ('direct_num_workers', 'direct_running_mode')
-  }
-  defaults = ['--runner=' + LOCAL_RUNNER]
-  defaults += [] if given['direct_num_workers'] else [f'--direct_num_workers={cores}']
-  defaults += [] if given['direct_running_mode'] else ['--direct_running_mode=multi_processing']
-  options = PipelineOptions([*argv, *defaults])
+  defaults = {'direct_num_workers': str(cores), 'direct_running_mode': 'multi_processing'}
+  added = [f'--{name}={value}' for name, value in defaults.items() if name not in given]
+  options = PipelineOptions([*argv, f'--runner={LOCAL_RUNNER}', *added])
   direct = options.view_as(DirectOptions)
   processes = (direct.direct_num_workers or cores) if direct.direct_running_mode == 'multi_processing' else 1
   return options, max(cores // processes, 1)
+
+
+def _awaits_value(arg: str) -> bool:
+  return arg.startswith('--') and '=' not in arg
 
 
 def describe(own: argparse.Namespace, plan: Any, card: Any) -> dict[str, Any]:

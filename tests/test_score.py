@@ -325,6 +325,27 @@ def test_help_needs_neither_beam_nor_tensorflow():
   assert result.stdout.endswith('False False\n')
 
 
+def test_beams_options_pass_through_and_the_default_runner_needs_no_download():
+  from apache_beam.options.pipeline_options import DirectOptions, SetupOptions, StandardOptions, WorkerOptions
+
+  from batch import main
+
+  cores = len(os.sched_getaffinity(0))
+  options, threads = main.beam_options([])
+  assert options.view_as(StandardOptions).runner.endswith('.FnApiRunner')
+  assert options.view_as(DirectOptions).direct_num_workers == cores
+  assert options.view_as(DirectOptions).direct_running_mode == 'multi_processing'
+  assert threads == 1
+  options, threads = main.beam_options(['--direct_num_workers', '1', '--machine_type=n2-standard-4'])
+  assert (options.view_as(DirectOptions).direct_num_workers, threads) == (1, cores)
+  assert options.view_as(WorkerOptions).machine_type == 'n2-standard-4'
+  options, threads = main.beam_options(['--runner', 'FlinkRunner', '--setup_file=./setup.py', '--parallelism=8'])
+  assert options.view_as(StandardOptions).runner == 'FlinkRunner'
+  assert options.view_as(SetupOptions).setup_file == './setup.py'
+  assert options.view_as(DirectOptions).direct_running_mode == 'in_memory'  # Beam's own default, as it was
+  assert threads == 0  # the runner says how many processes there are
+
+
 def test_progress_adds_up_chunks_and_tells_the_time_left(tmp_path):
   from batch import progress
 

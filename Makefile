@@ -14,10 +14,10 @@ run: .venv/ready data/.ready
 	@echo; echo 'trained: runs/seed/report/report.html'; echo 'scored:  runs/scored/report.html'
 
 test: .venv/ready .cache/test-tools
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadscope -m 'not slow'
 
 test-slow: .venv/ready .cache/test-tools
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadscope -m slow
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -92,5 +92,7 @@ def _beside(uri: str) -> Iterator[str]:
 
 
 def remove(uris: list[str]) -> None:
-  """Deletes files and whole directories, those that are there."""
-  FileSystems.delete([uri for uri in uris if exists(uri)])
+  """Deletes files and whole directories, those that are there. A bucket has no directories, only what is in them."""
+  for uri in uris:
+    inside = [] if is_local(uri) else [file.path for file in match(join(uri, '**'))]
+    FileSystems.delete(inside or [uri] if inside or exists(uri) else [])

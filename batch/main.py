@@ -4,6 +4,7 @@ python -m batch.main --model=runs/seed/export/1 --input='pictures/**/*.png' --ou
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -44,7 +45,8 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
   facts = describe(own, plan, card)
   sink.claim(settings.output, facts, own.overwrite, own.resume)
   job = pipeline.Job(settings, card, facts, started, threads, own.max_reject_fraction)
-  with progress.shown(settings.output, plan.images), beam.Pipeline(options=options) as beam_pipeline:
+  shown = progress.shown(settings.output, plan.images) if files.is_local(settings.output) else contextlib.nullcontext()
+  with shown, beam.Pipeline(options=options) as beam_pipeline:
     pipeline.build(beam_pipeline, plan.shards, job)
   summary = json.loads(files.read(files.join(settings.output, sink.SUMMARY)))
   summary['report'] = files.join(settings.output, sink.REPORT)

@@ -49,7 +49,6 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
   with shown, beam.Pipeline(options=options) as beam_pipeline:
     pipeline.build(beam_pipeline, plan.shards, job)
   summary = json.loads(files.read(files.join(settings.output, sink.SUMMARY)))
-  summary['report'] = files.join(settings.output, sink.REPORT)
   if summary['reject_fraction'] > own.max_reject_fraction:
     raise TooManyRejects(
       f'{summary["images_rejected"]} of {summary["images_seen"]} images were rejected, more than '
@@ -135,8 +134,9 @@ def cli(argv: Sequence[str] | None = None) -> int:
   os.environ['PYTHONPATH'] = os.pathsep.join(
     [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.environ.get('PYTHONPATH', '')]
   )
+  argv = sys.argv[1:] if argv is None else argv
   try:
-    summary = run(sys.argv[1:] if argv is None else argv)
+    summary = run(argv)
   except app.UsageError as error:
     print(f'lookbook-score: {error}', file=sys.stderr)
     return flags.EXIT_USAGE
@@ -147,11 +147,11 @@ def cli(argv: Sequence[str] | None = None) -> int:
     traceback.print_exc()
     print('lookbook-score: the job failed, as above; --resume continues after what is written', file=sys.stderr)
     return 1
-  print(tell(summary))
+  print(tell(summary, parse(argv)[0].output))
   return 0
 
 
-def tell(summary: dict[str, Any]) -> str:
+def tell(summary: dict[str, Any], output: str) -> str:
   """The summary in a few lines."""
   lines = [
     f'{summary["images_scored"]:,} images scored, {summary["images_rejected"]:,} rejected, in '
@@ -159,7 +159,7 @@ def tell(summary: dict[str, Any]) -> str:
   ]
   if summary['accuracy'] is not None:
     lines.append(f'accuracy on {summary["images_labelled"]:,} labelled images: {summary["accuracy"]:.4f}')
-  return '\n'.join([*lines, f'report: {summary["report"]}'])
+  return '\n'.join([*lines, f'report: {output.rstrip("/")}/report.html'])
 
 
 if __name__ == '__main__':

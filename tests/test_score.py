@@ -361,3 +361,28 @@ def test_progress_adds_up_chunks_and_tells_the_time_left(tmp_path):
   now[0] = 20.0
   shown.update()
   assert shown.line() == '5,000 images of 10,000, 200 images/s, 7 rejected, 0:25 left'
+
+
+def test_the_stability_index_tells_a_collection_like_the_training_set_from_another(few, exported, tmp_path):
+  from batch import chunk, source, summary
+
+  assert summary.stability_index([0.5, 0.5], [30, 30]) == 0
+  assert summary.stability_index([0.5, 0.5], [75, 25]) == pytest.approx(0.25 * np.log(3))
+  assert summary.stability_index((), [1, 2]) is None
+  assert summary.stability_index([0.5, 0.5], [0, 0]) is None
+
+  found = kit.score(exported, few, tmp_path / 'like')['stability_index']
+  assert 0 <= found['pixels'] < 0.1
+  assert 0 <= found['classes'] < 0.1
+  (columns,) = source.read(chunk.Shard(0, 'tfrecord', few.replace('*', '00000-of-00002')), 0, _settings(exported, few))
+  for number, label in enumerate(columns.labels):
+    if label == 8:
+      (tmp_path / f'{number}.png').write_bytes(columns.encoded[number])
+  found = kit.score(exported, tmp_path / '*.png', tmp_path / 'bags')['stability_index']
+  assert found['classes'] > 0.25
+
+
+def _settings(exported, few):
+  from batch import flags, main
+
+  return flags.check(main.parse([f'--model={exported}', f'--input={few}', '--output=out'])[0])

@@ -12,6 +12,7 @@ from PIL import Image
 from batch import chunk, photo
 
 FORMATS = ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP')
+SIGNATURES = (b'\x89PNG', b'\xff\xd8\xff', b'GIF8', b'BM', b'RIFF')
 # The 29 bytes that an 8-bit grey PNG of 28x28 begins with: signature, then IHDR up to its checksum; and its last 12.
 PLAIN_PNG = b'\x89PNG\r\n\x1a\n' + struct.pack('>I4sIIBBBBB', 13, b'IHDR', 28, 28, 8, 0, 0, 0, 0)
 PNG_END = b'\0\0\0\0IEND\xaeB`\x82'
@@ -68,6 +69,8 @@ def decode_one(data: bytes, preprocess: str, max_pixels: int) -> tuple[np.ndarra
   try:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
   except Image.UnidentifiedImageError as error:
+    if data.startswith(SIGNATURES):
+      raise ValueError('the header is damaged or cut short') from error
     raise ValueError(f'not one of {", ".join(FORMATS)}: it begins with {data[:8]!r}') from error
   _check_size(*image.size, max_pixels)
   if image.format == 'PNG':

@@ -5,6 +5,7 @@ import dataclasses
 import heapq
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def of_chunk(scored: chunk.Scored) -> Stats:
   confusion = np.bincount(labels[known] * classes + predicted[known], minlength=classes**2).reshape(classes, classes)
   reasons: dict[str, int] = {}
   for reject in decoded.rejects:
-    kind = f'{reject.stage}: {reject.reason}'
+    kind = f'{reject.stage}: {re.sub(r"[0-9]+(x[0-9]+)?", "N", reject.reason.split(": it begins")[0])}'
     reasons[kind] = reasons.get(kind, 0) + 1
   return {
     'images_seen': len(decoded) + len(decoded.rejects),

@@ -19,9 +19,9 @@ from batch import chunk, files
 
 SIGNATURE = 'serve_pixels'
 BFLOAT16_CPU_FLAGS = {'avx512_bf16', 'amx_bf16'}
-# Probabilities in bfloat16 were up to 0.02 from float32's over the test images, and no image whose two likeliest
-# classes were more than 0.014 apart came out in another class. Closer than this, float32 decides.
-CLOSE_MARGIN = 0.03
+# Of the 70,000 Fashion-MNIST images, bfloat16 gives 68 another class than float32 does (the seed CNN of make run), none
+# of them with its two likeliest classes more than 0.08 apart. Closer than twice that, float32 decides: one image in 30.
+CLOSE_MARGIN = 0.15
 ROWS_STEP = 32  # rescored rows are padded to a multiple: each new batch size costs oneDNN a compilation
 
 _bfloat16_lock = threading.Lock()

@@ -1,7 +1,7 @@
 # make run      train, test, export, report, and score the test images as PNG files (sets everything up first)
 # make test     the fast tests;  make test-slow  the long ones
 # make check    lint, format and types
-# make figures  measure what the README says, and write it there (an hour)
+# make figures  measure what the README says, and write it there (half an hour)
 # make lock     resolve the dependencies anew and write the lock files
 PYTHON ?= python3
 BIN := .venv/bin

@@ -115,17 +115,45 @@ class TestKilled:
 
 class TestStopped:
   def test_sigterm_saves_and_the_next_run_goes_on_at_that_step(self, undisturbed, tfds_dir, tmp_path):
-    process = start(tmp_path, tfds_dir, '--checkpoint_every_steps=16')
-    while newest_step(tmp_path) < 16:
-      time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate()
-    assert process.returncode == 75, said
-    (step,) = re.findall(r'stopped by SIGTERM at step (\d+)', said)
-    assert newest_step(tmp_path) == int(step)
+    step, said = stop_at(16, tmp_path, tfds_dir, '--checkpoint_every_steps=16')
+    assert f'stopped by SIGTERM at step {step}' in said
     result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *FLAGS)
     assert f'going on from step {step} of 64' in result.stderr
     assert_ends_as(tmp_path, undisturbed)
+
+
+def stop_at(step: int, workdir: pathlib.Path, tfds_dir: str, *flags: str) -> tuple[int, str]:
+  """Runs until a checkpoint of `step` or later is there and stops it by SIGTERM: (the step it saved, what it said)."""
+  process = start(workdir, tfds_dir, *flags)
+  while newest_step(workdir) < step:
+    time.sleep(0.01)
+  process.send_signal(signal.SIGTERM)
+  _, said = process.communicate()
+  assert process.returncode == 75, said
+  return newest_step(workdir), said
+
+
+@pytest.mark.slow
+class TestStoppedAndChanged:
+  def test_a_flipped_byte_costs_one_checkpoint_and_no_exactness(self, undisturbed, tfds_dir, tmp_path):
+    stop_at(10, tmp_path, tfds_dir, '--checkpoint_every_steps=1')
+    newest = max((tmp_path / 'checkpoints').iterdir())
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 3] ^= 1
+    newest.write_bytes(content)
+    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *FLAGS)
+    assert result.returncode == 0, result.stderr
+    assert re.search(rf'passing over a damaged checkpoint.*{newest.name}', result.stderr)
+    assert_ends_as(tmp_path, undisturbed)
+
+  def test_the_number_of_replicas_may_change_on_the_way(self, undisturbed, tfds_dir, tmp_path):
+    step, _ = stop_at(10, tmp_path, tfds_dir, '--checkpoint_every_steps=10')
+    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *FLAGS, '--replicas=2')
+    assert result.returncode == 0, result.stderr
+    assert f'going on from step {step} of 64' in result.stderr
+    assert json.loads((tmp_path / 'metrics.json').read_text())['replicas'] == 2
+    losses, whole = ([loss for _, loss in step_losses(path)] for path in (tmp_path, undisturbed))
+    np.testing.assert_allclose(losses, whole, atol=1e-4)
 
 
 @pytest.fixture

@@ -186,12 +186,11 @@ def read(builder: tfds.core.DatasetBuilder, split: str) -> Examples:
   """
   options = tf.data.Options()
   options.autotune.enabled = False
-  read_config = tfds.ReadConfig(
-    try_autocache=False, options=options, interleave_cycle_length=1, num_parallel_calls_for_decode=os.cpu_count()
+  read_config = tfds.ReadConfig(try_autocache=False, options=options, interleave_cycle_length=1)
+  dataset = builder.as_dataset(
+    split=split, as_supervised=True, shuffle_files=False, read_config=read_config, batch_size=1000
   )
-  dataset = builder.as_dataset(split=split, as_supervised=True, shuffle_files=False, read_config=read_config)
-  batches = list(dataset.batch(1000).as_numpy_iterator())
-  examples = Examples(*(np.concatenate(arrays) for arrays in zip(*batches)))
+  examples = Examples(*(np.concatenate(arrays) for arrays in zip(*dataset.as_numpy_iterator())))
   _check(examples, split, builder.data_dir)
   return examples
 

@@ -142,7 +142,8 @@ def _git_commit() -> str | None:
 
 def _model_card(metrics: dict, builder, train: data.Examples, validation: data.Examples) -> dict:
   """What travels with the model: the metrics, the data's provenance, and what the scorer compares collections with."""
-  pixels, _ = np.histogram(train.pixels, PIXEL_BIN_EDGES)
+  shades = sum(np.bincount(part.ravel(), minlength=256) for part in np.array_split(train.pixels, 100))
+  pixels = np.add.reduceat(shades, PIXEL_BIN_EDGES[:-1])  # np.histogram takes half a minute for these 42 million
   classes = np.bincount(train.labels, minlength=len(metrics['per_class']))
   return {
     **metrics,

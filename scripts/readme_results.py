@@ -18,8 +18,14 @@ def rows() -> list[tuple[str, str, str]]:
   )
   bench, scoring = '`python -m benchmarks.train`', '`python -m benchmarks.score`'
   regime = f'{train["regime"]["cores"]} cores, {train["precision"]}'
+  our_race = train['seconds_to_seed_accuracy']
+  ours_race = 'not within its schedule' if our_race is None else f'{our_race:.0f} s'
   notebook_race = train['notebook_seconds_to_seed_accuracy']
-  race = f'never in {train["regime"]["max_epochs"]} epochs' if notebook_race is None else f'{notebook_race:.0f} s'
+  race = (
+    f'not within its first {train["regime"]["max_epochs"]} epochs'
+    if notebook_race is None
+    else f'{notebook_race:.0f} s'
+  )
   ours, stock, bare = (
     score[name] for name in ('images_per_second', 'stock_runinference_images_per_second', 'bare_loop_images_per_second')
   )
@@ -39,7 +45,7 @@ def rows() -> list[tuple[str, str, str]]:
     ),
     (
       'Training until 91.33 % on test',
-      f'**{train["seconds_to_seed_accuracy"]:.0f} s**; the notebook {race}',
+      f'**{ours_race}**; the notebook {race}',
       bench,
     ),
     ('Peak memory of a training', f'{train["peak_rss_bytes"] / 2**30:.2f} GiB', bench),

@@ -21,7 +21,7 @@ from absl import app, flags
 
 DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'TFDS directory with fashion_mnist.')
 ROUNDS = flags.DEFINE_integer('rounds', 5, 'Epochs of each to time, after one of each to warm up.', lower_bound=1)
-OUR_EPOCHS = flags.DEFINE_integer('our_epochs', 12, "Length of our schedule in the race to the seed's accuracy.")
+OUR_EPOCHS = flags.DEFINE_integer('our_epochs', 24, "Length of our schedule in the race to the seed's accuracy.")
 MAX_EPOCHS = flags.DEFINE_integer(
   'max_epochs', 25, "Epochs after which the notebook's race ends without it; 0 leaves both races out."
 )

@@ -71,7 +71,8 @@ def rows() -> list[tuple[str, str, str]]:
 
 
 def main() -> None:
-  table = ''.join(f'| {" | ".join(row)} |\n' for row in [('what', 'figure', 'command'), ('---',) * 3, *rows()])
+  known = [row for row in rows() if 'not within a schedule' not in row[1]]
+  table = ''.join(f'| {" | ".join(row)} |\n' for row in [('what', 'figure', 'command'), ('---',) * 3, *known])
   before, rest = README.read_text().split(BEGIN)
   README.write_text(before + BEGIN + table + END + rest.split(END)[1])
 

@@ -1,0 +1,56 @@
+"""What fake-gcs-server does otherwise than Cloud Storage, and a test of ours would trip over.
+
+It appends a part of a resumable upload that is sent again, forgets an upload that is complete, does not answer how far
+one is, and starts one whatever its ifGenerationMatch.
+"""
+
+import json
+import re
+import urllib.parse
+
+PART = re.compile(rb'(?i)\r\ncontent-range: *bytes (?:\*|\d+-(\d+))/')
+
+
+def target(head: bytes) -> tuple[str, dict[str, str]]:
+  """Path and query of a request."""
+  url = urllib.parse.urlsplit(head.split(b' ', 2)[1].decode())
+  return url.path, dict(urllib.parse.parse_qsl(url.query))
+
+
+class Uploads:
+  """The resumable uploads so far."""
+
+  def __init__(self) -> None:
+    self.finished: dict[str, bytes] = {}  # by upload id: what was answered
+    self.persisted: dict[str, int] = {}  # bytes
+
+  def known(self, head: bytes) -> bytes | None:
+    """The answer to a part that is already there, or to the question how much is; None where there is more to do."""
+    upload, part = target(head)[1].get('upload_id', ''), PART.search(head)
+    if not upload or not part:
+      return None
+    if upload in self.finished:
+      return self.finished[upload]
+    persisted = self.persisted.get(upload, 0)
+    if part[1] and int(part[1]) >= persisted:
+      return None
+    held = b'Range: bytes=0-%d\r\n' % (persisted - 1) if persisted else b''
+    return b'HTTP/1.1 308 Resume Incomplete\r\n' + held + b'Content-Length: 0\r\n\r\n'
+
+  def remember(self, head: bytes, answer: bytes) -> None:
+    """Takes note of what the server said to a part."""
+    upload, part = target(head)[1].get('upload_id', ''), PART.search(head)
+    status = answer.split(b' ', 2)[1]
+    if upload and status == b'200':
+      self.finished[upload] = answer
+    elif upload and part and part[1] and status == b'308':
+      self.persisted[upload] = int(part[1]) + 1
+
+
+def condition(head: bytes, body: bytes) -> tuple[str, str] | None:
+  """For the start of a resumable upload: the object's path, and the generation it must have ('0': none)."""
+  path, query = target(head)
+  if query.get('uploadType') != 'resumable' or 'ifGenerationMatch' not in query or not head.startswith(b'POST'):
+    return None
+  name = query.get('name') or json.loads(body)['name']
+  return f'{path.removeprefix("/upload")}/{urllib.parse.quote(name, safe="")}', query['ifGenerationMatch']

@@ -1,7 +1,8 @@
 """What fake-gcs-server does otherwise than Cloud Storage, and a test of ours would trip over.
 
 It appends a part of a resumable upload that is sent again, forgets an upload that is complete, does not answer how far
-one is, and starts one whatever its ifGenerationMatch.
+one is, and starts one whatever its ifGenerationMatch. It does not know that a bucket has a layout, which TensorFlow asks
+before it renames.
 """
 
 import json
@@ -9,6 +10,15 @@ import re
 import urllib.parse
 
 PART = re.compile(rb'(?i)\r\ncontent-range: *bytes (?:\*|\d+-(\d+))/')
+
+FLAT_LAYOUT = (
+  b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 43\r\n\r\n'
+  b'{"hierarchicalNamespace":{"enabled":false}}'
+)
+
+
+def asks_for_layout(head: bytes) -> bool:
+  return target(head)[0].endswith('/storageLayout')
 
 
 def target(head: bytes) -> tuple[str, dict[str, str]]:

@@ -50,11 +50,12 @@ data/.ready: scripts/prepare_data.py | .venv/ready
 
 # What the tests look at: the published files, and a real browser for the reports (libatomic1 is for its driver).
 # iproute2 makes the network of two hosts that one test cuts.
-.cache/test-tools: scripts/debian_packages.sh
+.cache/test-tools: scripts/debian_packages.sh scripts/kubectl.py scripts/kubectl.txt | .venv/ready
 	scripts/debian_packages.sh .cache/debian dataset-fashion-mnist
 	scripts/debian_packages.sh .cache/debian libatomic1
 	command -v ip || scripts/debian_packages.sh .cache/debian iproute2
 	command -v chromium || scripts/debian_packages.sh .cache/debian chromium
+	command -v kubectl || $(BIN)/python scripts/kubectl.py .cache/kubectl
 	touch $@
 
 .PHONY: run test test-slow check figures lock

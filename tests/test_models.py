@@ -50,6 +50,29 @@ class TestSeed:
     assert model.count_params() == 241_546
     assert isinstance(first.kernel_initializer, keras.initializers.HeNormal)
 
+  def test_is_the_same_function_as_the_notebooks(self):
+    layers = keras.layers
+    notebooks = keras.Sequential(
+      [
+        layers.Input((28, 28, 1)),
+        layers.Conv2D(32, (3, 3), activation='relu', kernel_initializer='he_normal'),
+        layers.MaxPooling2D((2, 2)),
+        layers.Dropout(0.2),
+        layers.Conv2D(64, (3, 3), activation='relu'),
+        layers.MaxPooling2D((2, 2)),
+        layers.Dropout(0.2),
+        layers.Conv2D(128, (3, 3), activation='relu'),
+        layers.Dropout(0.5),
+        layers.Flatten(),
+        layers.Dense(128, activation='relu'),
+        layers.Dense(10, activation='softmax'),
+      ]
+    )
+    ours = models.seed()
+    notebooks.set_weights(ours.get_weights())
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 28, 28, 1), np.uint8)
+    np.testing.assert_allclose(ours(pixels), notebooks(pixels / np.float32(255)), rtol=1e-5, atol=1e-7)
+
   @pytest.mark.parametrize('policy', ['float32', 'mixed_bfloat16', 'mixed_float16'])
   def test_answers_in_float32_with_probabilities(self, policy):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)

@@ -70,6 +70,10 @@ def _conv2d_valid(inputs: tf.Tensor, kernel: tf.Tensor):
 def seed(dtype: str = 'float32') -> keras.Model:
   """The notebook's CNN, layer for layer: 241,546 parameters.
 
+  Its planes are 28, 26, 13, 11, 5 and 3 wide. The second pool leaves out the last of 11 columns, which alone sees the
+  last two columns of pixels, and so it is with the rows: those pixels never count. Cropping them first makes the planes
+  26, 24, 12, 10, 5 and 3 wide: the same function of the same weights, for an eighth less work.
+
   Args:
     dtype: a Keras dtype policy: float32, mixed_bfloat16 or mixed_float16.
 
@@ -83,6 +87,7 @@ def seed(dtype: str = 'float32') -> keras.Model:
   return keras.Sequential(
     [
       keras.layers.Input(IMAGE_SHAPE, dtype='uint8', name='pixels'),
+      keras.layers.Cropping2D(((0, 2), (0, 2)), dtype='uint8'),
       keras.layers.Rescaling(1 / 255, dtype=dtype),
       conv(32, kernel_initializer='he_normal'),
       pool(),

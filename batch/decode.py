@@ -5,20 +5,15 @@ import struct
 import zlib
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from batch import chunk, photo
+from batch import chunk, photo, png
 
 FORMATS = ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP')
 SIGNATURES = (b'\x89PNG', b'\xff\xd8\xff', b'GIF8', b'BM', b'RIFF')
-# The 29 bytes that an 8-bit grey PNG of 28x28 begins with: signature, then IHDR up to its checksum; and its last 12.
-PLAIN_PNG = b'\x89PNG\r\n\x1a\n' + struct.pack('>I4sIIBBBBB', 13, b'IHDR', 28, 28, 8, 0, 0, 0, 0)
-PNG_END = b'\0\0\0\0IEND\xaeB`\x82'
 
 Image.MAX_IMAGE_PIXELS = None  # --max_pixels is checked instead, and rejects one image rather than warning
-cv2.setNumThreads(1)  # threads slow its decoder down; the processes are many
 
 
 def decode(encoded: Sequence[bytes], preprocess: str, max_pixels: int) -> tuple[np.ndarray, dict[int, str], int]:
@@ -33,22 +28,31 @@ def decode(encoded: Sequence[bytes], preprocess: str, max_pixels: int) -> tuple[
     pixels uint8 (N, 28, 28, 1), zeros where rejected; why those were, by position; how many were converted.
   """
   pixels = np.zeros((len(encoded), *chunk.IMAGE_SHAPE), np.uint8)
-  flat = pixels[..., 0]
+  left = range(len(encoded)) if preprocess == 'photo' else _decode_plain(encoded, pixels)
   reasons: dict[int, str] = {}
   converted = 0
-  fast = preprocess != 'photo'
-  for i, data in enumerate(encoded):
-    if fast and data.startswith(PLAIN_PNG) and data.endswith(PNG_END):
-      image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-      if image is not None and image.shape == flat.shape[1:]:
-        flat[i] = image
-        continue
+  for i in left:
     try:
-      pixels[i], was_converted = decode_one(data, preprocess, max_pixels)
+      pixels[i], was_converted = decode_one(encoded[i], preprocess, max_pixels)
       converted += was_converted
     except Exception as error:  # decoders raise what they like; one bad image costs itself only
       reasons[i] = _reason(error)
   return pixels, reasons, converted
+
+
+def _decode_plain(encoded: Sequence[bytes], pixels: np.ndarray) -> list[int]:
+  """Fills in the rows of plain PNG files, and returns the others."""
+  left: list[int] = []
+  for first in range(0, len(encoded), png.STRIP_IMAGES):
+    files = range(first, min(first + png.STRIP_IMAGES, len(encoded)))
+    found = {i: lines for i in files if (lines := png.scanlines(encoded[i]))}
+    images = png.decode(list(found.values())) if found else None
+    if images is None:
+      left.extend(files)
+    else:
+      pixels[list(found), ..., 0] = images
+      left.extend(i for i in files if i not in found)
+  return left
 
 
 def _reason(error: Exception) -> str:

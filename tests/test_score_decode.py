@@ -1,6 +1,7 @@
 """Files to pixels: every way to store an image, the paper's conversion of photos, and what is refused."""
 
 import io
+import itertools
 import struct
 import zlib
 
@@ -46,6 +47,50 @@ def test_28x28_without_colour_passes_untouched_however_it_is_stored(drawn):
   for image in pixels:
     np.testing.assert_array_equal(image[..., 0], drawn)
   np.testing.assert_array_equal(decoded(saved(drawn, 'PNG'), 'none'), drawn)
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+  framed = lambda kind, data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+  return b'\x89PNG\r\n\x1a\n' + b''.join(framed(kind, data) for kind, data in chunks)
+
+
+def header(width: int, height: int) -> tuple[bytes, bytes]:
+  return b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
+
+
+def drawn_by(lines: bytes, parts: int = 1) -> bytes:
+  """The 28x28 grey PNG of these filtered lines, its pixels in so many parts."""
+  packed = zlib.compress(lines)
+  cuts = [len(packed) * i // parts for i in range(parts + 1)]
+  pixels = [(b'IDAT', packed[start:stop]) for start, stop in itertools.pairwise(cuts)]
+  return png(header(28, 28), *pixels, (b'IEND', b''))
+
+
+@pytest.mark.parametrize('filters', [[0], [1], [2], [3], [4], [0, 1, 2, 3, 4]])
+def test_every_filter_of_plain_pngs_gives_pillows_pixels(filters):
+  noise = np.random.default_rng(0).integers(0, 256, (150, 28, 29), np.uint8)  # random filtered lines are a PNG too
+  noise[:, :, 0] = np.resize(filters, (150, 28))
+  files = [drawn_by(lines.tobytes(), parts=1 + i % 2) for i, lines in enumerate(noise)]
+  pixels, reasons, converted = decode.decode(files, 'auto', 10**6)
+  assert (reasons, converted) == ({}, 0)
+  np.testing.assert_array_equal(pixels[..., 0], [np.asarray(Image.open(io.BytesIO(data))) for data in files])
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    lambda data: data[:60] + bytes([data[60] ^ 1]) + data[61:],  # pixels that no longer fit their checksum
+    lambda data: data[:30] + bytes([data[30] ^ 1]) + data[31:],  # nor the header
+    lambda data: drawn_by(b'\x05' + bytes(811)),  # no such filter
+    lambda data: drawn_by(bytes(700)),
+    lambda data: data[:-20],
+  ],
+)
+def test_a_damaged_png_costs_its_neighbours_nothing(drawn, damage):
+  good = saved(drawn, 'PNG')
+  pixels, reasons, _ = decode.decode([good] * 30 + [damage(good)] + [good] * 50, 'auto', 10**6)
+  assert set(reasons) <= {30}
+  assert all((image[..., 0] == drawn).all() for i, image in enumerate(pixels) if i != 30)
 
 
 def photograph(box=(40, 30, 60, 90), size=(120, 140), ground=(255, 255, 255), ink=(200, 30, 40)) -> Image.Image:
@@ -116,15 +161,6 @@ def test_preprocess_photo_converts_everything_and_none_nothing(drawn):
 def test_a_picture_of_nothing_is_refused():
   with pytest.raises(ValueError, match='one colour only'):
     photo.convert(Image.new('RGB', (50, 50), (9, 9, 9)))
-
-
-def png(*chunks: tuple[bytes, bytes]) -> bytes:
-  framed = lambda kind, data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-  return b'\x89PNG\r\n\x1a\n' + b''.join(framed(kind, data) for kind, data in chunks)
-
-
-def header(width: int, height: int) -> tuple[bytes, bytes]:
-  return b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
 
 
 def bombs() -> dict[str, bytes]:

@@ -36,7 +36,7 @@ PLAIN = _head(SIZE)
 PLAIN_BYTES = len(PLAIN)
 
 
-def scanlines(data: bytes) -> bytes | None:
+def scanlines(data: bytes) -> bytearray | None:
   """The filtered lines of an 8-bit grey 28x28 PNG that holds one run of pixels and nothing else; of any other, None."""
   if not data.startswith(PLAIN) or not data.endswith(END) or data[PLAIN_BYTES + 4 : PLAIN_BYTES + 8] != b'IDAT':
     return None
@@ -51,7 +51,7 @@ def scanlines(data: bytes) -> bytes | None:
   return lines if len(lines) == SIZE * LINE_BYTES else None
 
 
-def decode(lines: Sequence[bytes]) -> np.ndarray | None:
+def decode(lines: Sequence[bytearray]) -> np.ndarray | None:
   """Filtered lines of N <= STRIP_IMAGES images to uint8 (N, 28, 28), or None where they are no PNG's."""
   joined = BLANK_LINE + BLANK_LINE.join(lines)
   filters = np.frombuffer(joined, np.uint8)[::LINE_BYTES]

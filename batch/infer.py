@@ -15,7 +15,8 @@ import numpy as np
 from absl import app
 from apache_beam.ml.inference.base import ModelHandler
 
-from batch import chunk, files
+from batch import chunk
+from storage import files
 
 SIGNATURE = 'serve_pixels'
 BFLOAT16_CPU_FLAGS = {'avx512_bf16', 'amx_bf16'}
@@ -183,7 +184,8 @@ class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
       with contextlib.suppress(RuntimeError):  # TensorFlow has started in this process, with the threads it has
         tf.config.threading.set_intra_op_parallelism_threads(self._threads)
         tf.config.threading.set_inter_op_parallelism_threads(self._threads)
-      return Model(self._model, resolve_precision(self._precision), self._batch_images)
+      with files.local_copy(self._model) as directory:  # TensorFlow's own gs:// knows fewer kinds of credentials
+        return Model(directory, resolve_precision(self._precision), self._batch_images)
 
   def should_skip_batching(self) -> bool:
     return True

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 
 from absl import app
 
-from batch import chunk, files, stream
+from batch import chunk, stream
+from storage import files
 
 SLICE = 16  # files that one thread reads in a row: fewer, and handing them over costs more than reading does
+MAX_FILE_BYTES = 256 << 20  # an image file larger than this is refused before it fills a worker's memory
 URI_NAMES = ('uri', 'path', 'file', 'image')
 
 
@@ -126,6 +128,6 @@ def _read_slice(entries: Sequence[Entry]) -> list[tuple[Entry, bytes | str]]:
 def _read_one(uri: str) -> bytes | str:
   """The content, or why there is none."""
   try:
-    return files.read(uri, files.MAX_FILE_BYTES)
+    return files.read(uri, MAX_FILE_BYTES)
   except Exception as error:  # whatever a file system raises costs this file only
     return f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import app
@@ -37,13 +37,15 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
 
   import apache_beam as beam  # two seconds that --help does not need, nor most mistakes
 
-  from batch import files, infer, pipeline, progress, sink, source
+  from batch import infer, pipeline, progress, sink, source
+  from storage import files
 
   options, threads = beam_options(beam_flags)
-  card = infer.card(settings.model)
-  plan = source.plan(own.input, own.input_format, settings)
-  facts = describe(own, plan, card)
-  sink.claim(settings.output, facts, own.overwrite, own.resume)
+  with _refused():
+    card = infer.card(settings.model)
+    plan = source.plan(own.input, own.input_format, settings)
+    facts = describe(own, plan, card)
+    sink.claim(settings.output, facts, own.overwrite, own.resume)
   job = pipeline.Job(settings, card, facts, started, threads, own.max_reject_fraction)
   shown = progress.shown(settings.output, plan.images) if files.is_local(settings.output) else contextlib.nullcontext()
   with shown, beam.Pipeline(options=options) as beam_pipeline:
@@ -55,6 +57,19 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
       f'--max_reject_fraction={own.max_reject_fraction}; {settings.output}/rejects says why, the rest is scored'
     )
   return summary
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+  """Files that cannot be used are bad input, unless a later attempt may find them."""
+  from storage import files
+
+  try:
+    yield
+  except files.Unavailable:
+    raise
+  except OSError as error:
+    raise app.UsageError(str(error).splitlines()[0]) from error
 
 
 class TooManyRejects(Exception):

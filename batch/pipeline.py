@@ -11,7 +11,8 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import RunInference
 
-from batch import chunk, decode, files, flags, infer, report, sink, source, summary
+from batch import chunk, decode, flags, infer, report, sink, source, summary
+from storage import files
 
 NAMESPACE = 'lookbook'
 DONE: Literal['done'] = 'done'

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import app
 
-from batch import chunk, files, summary
+from batch import chunk, summary
+from storage import files
 
 SETTINGS, SUMMARY, REPORT, SUCCESS = 'settings.json', 'summary.json', 'report.html', '_SUCCESS'
 FOLDERS = ('predictions', 'rejects', 'counts')
@@ -28,7 +29,10 @@ def claim(output: str, settings: dict[str, Any], overwrite: bool, resume: bool) 
   remedy = 'pass another --output, --overwrite to remove them, or --resume to continue a run with the same settings'
   held = _held(output)
   if held and overwrite:
-    files.remove([files.join(output, name) for name in (SUCCESS, SUMMARY, REPORT, *FOLDERS, SETTINGS)])
+    files.remove(files.join(output, name) for name in (SUCCESS, SUMMARY, REPORT))
+    for folder in FOLDERS:
+      files.remove_folder(files.join(output, folder))
+    files.remove([files.join(output, SETTINGS)])
     held = _held(output)
     remedy = 'pass another --output: --overwrite removes what a run of this scorer wrote, and this is something else'
   if held and not (resume and SETTINGS in held):
@@ -47,8 +51,8 @@ def claim(output: str, settings: dict[str, Any], overwrite: bool, resume: bool) 
 
 def _held(output: str) -> list[str]:
   """The first level of what the directory holds, of files only."""
-  paths = [file.path for file in files.match(files.join(output, '**'))]
-  return sorted({path[len(output.rstrip('/')) + 1 :].split('/')[0] for path in paths})
+  inside = files.join(output, '')
+  return sorted({file.uri.removeprefix(inside).split('/')[0] for file in files.under(output)})
 
 
 def predictions_uri(output: str, name: str, output_format: str) -> str:

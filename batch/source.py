@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from absl import app
-from apache_beam.io.filesystem import FileMetadata
 
-from batch import chunk, files, flags, listing, stream, tables, tar, tfrecord
+from batch import chunk, flags, listing, stream, tables, tar, tfrecord
+from storage import files
 
 # Formats by file name, the first that fits. TFDS writes name-split.tfrecord-00000-of-00001.
 NAMES = {
@@ -46,7 +46,7 @@ def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -
   Raises:
     app.UsageError: a pattern matches nothing, the files are of several formats, or not what the format says.
   """
-  found = {file.path: file for pattern in patterns for file in _expand(pattern, input_format)}
+  found = {file.uri: file for pattern in patterns for file in _expand(pattern, input_format)}
   matched = [found[path] for path in sorted(found)]
   kind = _format(list(found)) if input_format == GUESSED else input_format
   if settings.label_from == 'directory' and kind != 'image':
@@ -59,8 +59,8 @@ def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -
   if not parts:
     raise app.UsageError(f'--input={", ".join(patterns)}: holds no images; pass files that do')
   shards = [dataclasses.replace(part, number=number) for number, part in enumerate(parts)]
-  digest = hashlib.sha256(repr([(file.path, file.size_in_bytes) for file in matched]).encode()).hexdigest()
-  return Plan(shards, kind, images, sum(file.size_in_bytes for file in matched), digest[:16])
+  digest = hashlib.sha256(repr([(file.uri, file.size) for file in matched]).encode()).hexdigest()
+  return Plan(shards, kind, images, sum(file.size for file in matched), digest[:16])
 
 
 def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.Columns]:
@@ -81,15 +81,15 @@ def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[ch
 # --- which files -----------------------------------------------------------------------------------------------------
 
 
-def _expand(pattern: str, input_format: str) -> list[FileMetadata]:
+def _expand(pattern: str, input_format: str) -> list[files.File]:
   """The files of a pattern, or those in a directory whose names say what they are."""
   found = files.match(pattern)
   if not found:
     inside = files.match(files.join(pattern, '**'))
     kinds = NAMES if input_format == GUESSED else [input_format]
-    found = [file for file in inside if guess(file.path) in kinds]
-    if any(os.path.basename(file.path) == 'dataset_info.json' for file in inside):  # TFDS keeps notes beside its shards
-      found = [file for file in found if guess(file.path) == 'tfrecord']
+    found = [file for file in inside if guess(file.uri) in kinds]
+    if any(os.path.basename(file.uri) == 'dataset_info.json' for file in inside):  # TFDS keeps notes beside its shards
+      found = [file for file in found if guess(file.uri) == 'tfrecord']
     if inside and not found:
       raise app.UsageError(f'--input={pattern}: nothing in that directory has a name that says its format; name the '
                            'files with a pattern, and their format with --input_format')  # fmt: skip
@@ -122,23 +122,23 @@ def _format(paths: Sequence[str]) -> str:
 Planned = tuple[list[chunk.Shard], int | None]  # the shards, still without numbers, and how many images they hold
 
 
-def _plan_images(matched: Sequence[FileMetadata], settings: flags.Settings) -> Planned:
-  paths = [file.path for file in matched]
+def _plan_images(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
+  paths = [file.uri for file in matched]
   size = settings.chunk_images
   groups = [tuple(paths[first : first + size]) for first in range(0, len(paths), size)]
   return [chunk.Shard(0, 'image', group[0], uris=group) for group in groups], len(paths)
 
 
-def _plan_tfrecord(matched: Sequence[FileMetadata], settings: flags.Settings) -> Planned:
-  first = next((record for file in matched for record in _some_record(file.path)), None)
+def _plan_tfrecord(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
+  first = next((record for file in matched for record in _some_record(file.uri)), None)
   if first is not None:
     tfrecord.layout(*first)
   shards = []
   for file in matched:
     parts = [(0, -1, 0)]
-    if len(matched) < FEW_FILES and not _is_gzip(file.path):
-      parts = tfrecord.split(file.path, settings.chunk_images)
-    shards += [chunk.Shard(0, 'tfrecord', file.path, start, stop, row) for start, stop, row in parts]
+    if len(matched) < FEW_FILES and not _is_gzip(file.uri):
+      parts = tfrecord.split(file.uri, settings.chunk_images)
+    shards += [chunk.Shard(0, 'tfrecord', file.uri, start, stop, row) for start, stop, row in parts]
   return shards, None
 
 
@@ -153,45 +153,45 @@ def _is_gzip(uri: str) -> bool:
     return file.read(2) == stream.GZIP
 
 
-def _plan_tar(matched: Sequence[FileMetadata], settings: flags.Settings) -> Planned:
-  return [chunk.Shard(0, 'tar', file.path) for file in matched], None
+def _plan_tar(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
+  return [chunk.Shard(0, 'tar', file.uri) for file in matched], None
 
 
-def _plan_idx(matched: Sequence[FileMetadata], settings: flags.Settings) -> Planned:
+def _plan_idx(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
   shards, images = [], 0
   for file in matched:
-    if tables.is_idx_labels(file.path):
+    if tables.is_idx_labels(file.uri):
       continue
-    count, _, _ = tables.idx_shape(file.path)
-    step = count if _is_gzip(file.path) else settings.chunk_images  # gzip has to be unpacked from the beginning
+    count, _, _ = tables.idx_shape(file.uri)
+    step = count if _is_gzip(file.uri) else settings.chunk_images  # gzip has to be unpacked from the beginning
     shards += [
-      chunk.Shard(0, 'idx', file.path, first, min(first + step, count)) for first in range(0, count, max(step, 1))
+      chunk.Shard(0, 'idx', file.uri, first, min(first + step, count)) for first in range(0, count, max(step, 1))
     ]
     images += count
   return shards, images
 
 
-def _plan_parquet(matched: Sequence[FileMetadata], settings: flags.Settings) -> Planned:
+def _plan_parquet(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
   shards, images = [], 0
   for file in matched:
     row = 0
-    for group, rows in enumerate(tables.parquet_groups(file.path, settings)):
-      shards.append(chunk.Shard(0, 'parquet', file.path, group, group + 1, row))
+    for group, rows in enumerate(tables.parquet_groups(file.uri, settings)):
+      shards.append(chunk.Shard(0, 'parquet', file.uri, group, group + 1, row))
       row += rows
     images += row
   return shards, images
 
 
-def _plan_manifest(matched: Sequence[FileMetadata], settings: flags.Settings) -> Planned:
+def _plan_manifest(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
   shards = []
   for file in matched:
-    begin = listing.manifest_layout(file.path).begin
-    parts = listing.split_manifest(file.path, begin, settings.chunk_images)
-    shards += [chunk.Shard(0, 'manifest', file.path, start, stop, row) for start, stop, row in parts]
+    begin = listing.manifest_layout(file.uri).begin
+    parts = listing.split_manifest(file.uri, begin, settings.chunk_images)
+    shards += [chunk.Shard(0, 'manifest', file.uri, start, stop, row) for start, stop, row in parts]
   return shards, None
 
 
-PLANNERS: dict[str, Callable[[Sequence[FileMetadata], flags.Settings], Planned]] = {
+PLANNERS: dict[str, Callable[[Sequence[files.File], flags.Settings], Planned]] = {
   'image': _plan_images,
   'tfrecord': _plan_tfrecord,
   'tar': _plan_tar,

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from batch import files
+from storage import files
 
 BLOCK_BYTES = 1 << 20
 GUNZIP_BYTES = 8 << 10  # at damage, zlib keeps what it unpacked of the same piece to itself

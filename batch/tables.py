@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import app
 
-from batch import chunk, files, flags, stream
+from batch import chunk, flags, stream
+from storage import files
 
 IDX_IMAGES, IDX_LABELS = 0x0803, 0x0801  # uint8 in three dimensions, uint8 in one
 IMAGE_COLUMNS = ('image', 'image/encoded', 'img', 'bytes', 'png', 'jpg')

@@ -1,0 +1,1 @@
+"""Files, local or gs://, for the trainer and the scorer."""

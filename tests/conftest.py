@@ -1,5 +1,6 @@
 """The real data and one real training, shared by the tests that need them."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -36,6 +37,30 @@ def tfds_dir(idx_dir) -> str:
 
   data.prepare(str(CACHE / 'tfds'), idx_dir)
   return str(CACHE / 'tfds')
+
+
+@pytest.fixture(scope='session')
+def small_tfds_dir(tfds_dir) -> str:
+  """A TFDS directory whose fashion_mnist has the first 4,500 training images and 1,000 test images."""
+  import tensorflow_datasets as tfds
+
+  from trainer import data
+
+  home, whole = CACHE / 'tfds-small', data.prepare(tfds_dir)
+  with open(CACHE / 'tfds-small.lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)  # the tests run in several processes
+    if not (home / 'fashion_mnist' / data.VERSION).exists():
+      tfds.dataset_builders.store_as_tfds_dataset(
+        'fashion_mnist',
+        data.VERSION,
+        data_dir=home,
+        features=whole.info.features,
+        split_datasets={
+          'train': whole.as_dataset(split='train[:4500]'),
+          'test': whole.as_dataset(split='test[:1000]'),
+        },
+      )
+  return str(home)
 
 
 @pytest.fixture(scope='session')

@@ -41,6 +41,12 @@ class TestPrepare:
   def test_uses_a_prepared_directory_offline(self, tfds_dir, no_route):
     assert data.prepare(tfds_dir).info.splits['test'].num_examples == 10_000
 
+  def test_takes_a_smaller_set_for_a_trial_with_a_warning(self, small_tfds_dir, caplog):
+    builder = data.prepare(small_tfds_dir)
+    assert data.examples(builder) == {'train': 4500, 'test': 1000}
+    assert "{'train': 4500, 'test': 1000}, where Fashion-MNIST has" in caplog.text
+    assert data.read(builder, 'test').pixels.shape == (1000, 28, 28, 1)
+
   def test_takes_files_whose_gzip_headers_differ(self, own_idx):
     content = gzip.decompress((own_idx / LABELS).read_bytes())
     (own_idx / LABELS).write_bytes(gzip.compress(content, compresslevel=1))

@@ -20,8 +20,8 @@ from test_train import step_losses
 
 from trainer import checkpoint
 
-# 64 steps of 124 images, validated twice
-FLAGS = ('--validation_examples=56000', '--epochs=2', '--global_batch_size=124', '--precision=float32')
+# 64 steps of 124 of the small set's images, validated twice
+FLAGS = ('--validation_examples=500', '--epochs=2', '--global_batch_size=124', '--precision=float32')
 
 
 def final_weights(workdir: pathlib.Path) -> dict[str, bytes]:
@@ -32,14 +32,14 @@ def final_weights(workdir: pathlib.Path) -> dict[str, bytes]:
   }
 
 
-def start(workdir: pathlib.Path, tfds_dir: str, *flags: str, inside: tuple = (), **kwargs) -> subprocess.Popen:
+def start(workdir: pathlib.Path, small_tfds_dir: str, *flags: str, inside: tuple = (), **kwargs) -> subprocess.Popen:
   command = [
     *inside,
     sys.executable,
     '-m',
     'trainer.main',
     f'--workdir={workdir}',
-    f'--data_dir={tfds_dir}',
+    f'--data_dir={small_tfds_dir}',
     *FLAGS,
     *flags,
   ]
@@ -64,9 +64,9 @@ def kill_after_progress(processes: list[subprocess.Popen], workdir: pathlib.Path
 
 
 @pytest.fixture(scope='module')
-def undisturbed(tfds_dir, tmp_path_factory) -> pathlib.Path:
+def undisturbed(small_tfds_dir, tmp_path_factory) -> pathlib.Path:
   workdir = tmp_path_factory.mktemp('undisturbed')
-  result = run_trainer(f'--workdir={workdir}', f'--data_dir={tfds_dir}', *FLAGS)
+  result = run_trainer(f'--workdir={workdir}', f'--data_dir={small_tfds_dir}', *FLAGS)
   assert result.returncode == 0, result.stderr
   return workdir
 
@@ -84,47 +84,47 @@ def assert_ends_as(workdir: pathlib.Path, undisturbed: pathlib.Path) -> None:
 
 
 class TestKilled:
-  def kill_and_finish(self, workdir, tfds_dir, times: int, *flags: str) -> None:
+  def kill_and_finish(self, workdir, small_tfds_dir, times: int, *flags: str) -> None:
     randomness = random.Random(0)
     killed = 0
     for _ in range(times):
-      process = start(workdir, tfds_dir, '--checkpoint_every_steps=1', *flags)
+      process = start(workdir, small_tfds_dir, '--checkpoint_every_steps=1', *flags)
       killed += kill_after_progress([process], workdir, randomness.uniform(0, 0.3))
     assert killed == times, 'the run ended before it was killed often enough'
-    process = start(workdir, tfds_dir, '--checkpoint_every_steps=1', *flags)
+    process = start(workdir, small_tfds_dir, '--checkpoint_every_steps=1', *flags)
     _, said = process.communicate()
     assert process.returncode == 0, said
     assert 'going on from step' in said
 
-  def test_twice_ends_with_the_same_weights(self, undisturbed, tfds_dir, tmp_path):
-    self.kill_and_finish(tmp_path, tfds_dir, 2)
+  def test_twice_ends_with_the_same_weights(self, undisturbed, small_tfds_dir, tmp_path):
+    self.kill_and_finish(tmp_path, small_tfds_dir, 2)
     assert_ends_as(tmp_path, undisturbed)
 
   @pytest.mark.slow
-  def test_twenty_times_ends_with_the_same_weights(self, undisturbed, tfds_dir, tmp_path):
-    self.kill_and_finish(tmp_path, tfds_dir, 20)
+  def test_twenty_times_ends_with_the_same_weights(self, undisturbed, small_tfds_dir, tmp_path):
+    self.kill_and_finish(tmp_path, small_tfds_dir, 20)
     assert_ends_as(tmp_path, undisturbed)
 
   @pytest.mark.slow
-  def test_with_two_replicas_ends_with_the_same_weights(self, tfds_dir, tmp_path):
-    result = run_trainer(f'--workdir={tmp_path / "whole"}', f'--data_dir={tfds_dir}', *FLAGS, '--replicas=2')
+  def test_with_two_replicas_ends_with_the_same_weights(self, small_tfds_dir, tmp_path):
+    result = run_trainer(f'--workdir={tmp_path / "whole"}', f'--data_dir={small_tfds_dir}', *FLAGS, '--replicas=2')
     assert result.returncode == 0, result.stderr
-    self.kill_and_finish(tmp_path / 'killed', tfds_dir, 3, '--replicas=2')
+    self.kill_and_finish(tmp_path / 'killed', small_tfds_dir, 3, '--replicas=2')
     assert_ends_as(tmp_path / 'killed', tmp_path / 'whole')
 
 
 class TestStopped:
-  def test_sigterm_saves_and_the_next_run_goes_on_at_that_step(self, undisturbed, tfds_dir, tmp_path):
-    step, said = stop_at(16, tmp_path, tfds_dir, '--checkpoint_every_steps=16')
+  def test_sigterm_saves_and_the_next_run_goes_on_at_that_step(self, undisturbed, small_tfds_dir, tmp_path):
+    step, said = stop_at(16, tmp_path, small_tfds_dir, '--checkpoint_every_steps=16')
     assert f'stopped by SIGTERM at step {step}' in said
-    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *FLAGS)
+    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS)
     assert f'going on from step {step} of 64' in result.stderr
     assert_ends_as(tmp_path, undisturbed)
 
 
-def stop_at(step: int, workdir: pathlib.Path, tfds_dir: str, *flags: str) -> tuple[int, str]:
+def stop_at(step: int, workdir: pathlib.Path, small_tfds_dir: str, *flags: str) -> tuple[int, str]:
   """Runs until a checkpoint of `step` or later is there and stops it by SIGTERM: (the step it saved, what it said)."""
-  process = start(workdir, tfds_dir, *flags)
+  process = start(workdir, small_tfds_dir, *flags)
   while newest_step(workdir) < step:
     time.sleep(0.01)
   process.send_signal(signal.SIGTERM)
@@ -135,20 +135,20 @@ def stop_at(step: int, workdir: pathlib.Path, tfds_dir: str, *flags: str) -> tup
 
 @pytest.mark.slow
 class TestStoppedAndChanged:
-  def test_a_flipped_byte_costs_one_checkpoint_and_no_exactness(self, undisturbed, tfds_dir, tmp_path):
-    stop_at(10, tmp_path, tfds_dir, '--checkpoint_every_steps=1')
+  def test_a_flipped_byte_costs_one_checkpoint_and_no_exactness(self, undisturbed, small_tfds_dir, tmp_path):
+    stop_at(10, tmp_path, small_tfds_dir, '--checkpoint_every_steps=1')
     newest = max((tmp_path / 'checkpoints').iterdir())
     content = bytearray(newest.read_bytes())
     content[len(content) // 3] ^= 1
     newest.write_bytes(content)
-    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *FLAGS)
+    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS)
     assert result.returncode == 0, result.stderr
     assert re.search(rf'passing over a damaged checkpoint.*{newest.name}', result.stderr)
     assert_ends_as(tmp_path, undisturbed)
 
-  def test_the_number_of_replicas_may_change_on_the_way(self, undisturbed, tfds_dir, tmp_path):
-    step, _ = stop_at(10, tmp_path, tfds_dir, '--checkpoint_every_steps=10')
-    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *FLAGS, '--replicas=2')
+  def test_the_number_of_replicas_may_change_on_the_way(self, undisturbed, small_tfds_dir, tmp_path):
+    step, _ = stop_at(10, tmp_path, small_tfds_dir, '--checkpoint_every_steps=10')
+    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS, '--replicas=2')
     assert result.returncode == 0, result.stderr
     assert f'going on from step {step} of 64' in result.stderr
     assert json.loads((tmp_path / 'metrics.json').read_text())['replicas'] == 2
@@ -157,10 +157,10 @@ class TestStoppedAndChanged:
 
 
 @pytest.fixture
-def one_epoch(tfds_dir, tmp_path) -> pathlib.Path:
+def one_epoch(small_tfds_dir, tmp_path) -> pathlib.Path:
   """A finished run of one epoch."""
   flags = [flag for flag in FLAGS if not flag.startswith('--epochs')]
-  result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *flags, '--epochs=1')
+  result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=1')
   assert result.returncode == 0, result.stderr
   return tmp_path
 
@@ -194,14 +194,14 @@ class TestDamaged:
 
 
 class TestLength:
-  def test_a_finished_run_may_be_made_longer_but_not_shorter(self, one_epoch, tfds_dir):
+  def test_a_finished_run_may_be_made_longer_but_not_shorter(self, one_epoch, small_tfds_dir):
     flags = [flag for flag in FLAGS if not flag.startswith('--epochs')]
-    result = run_trainer(f'--workdir={one_epoch}', f'--data_dir={tfds_dir}', *flags, '--epochs=2')
+    result = run_trainer(f'--workdir={one_epoch}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=2')
     assert result.returncode == 0, result.stderr
     assert 'going on from step 32 of 64' in result.stderr
     assert json.loads((one_epoch / 'metrics.json').read_text())['epochs'] == 2
     assert [step for step, _ in step_losses(one_epoch)] == list(range(1, 65))
-    result = run_trainer(f'--workdir={one_epoch}', f'--data_dir={tfds_dir}', *flags, '--epochs=1')
+    result = run_trainer(f'--workdir={one_epoch}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=1')
     assert result.returncode == 64
     assert '--epochs=1: the run is at epoch 2' in result.stderr
 
@@ -209,17 +209,17 @@ class TestLength:
 class TestBlowUp:
   BLOWN = ('--learning_rate=1e30', '--checkpoint_every_steps=1')
 
-  def test_stops_naming_step_rate_and_checkpoint(self, tfds_dir, tmp_path):
-    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *FLAGS, *self.BLOWN)
+  def test_stops_naming_step_rate_and_checkpoint(self, small_tfds_dir, tmp_path):
+    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS, *self.BLOWN)
     assert result.returncode == 1
     assert re.search(r'step \d+.*learning rate \S+; last good checkpoint: step \d+', result.stderr)
     assert 'Traceback' not in result.stderr
     state = checkpoint.newest(str(tmp_path / 'checkpoints'))
     assert all(np.isfinite(array).all() for array in state.values())
 
-  def test_rolls_back_three_times_with_half_the_rate(self, tfds_dir, tmp_path):
+  def test_rolls_back_three_times_with_half_the_rate(self, small_tfds_dir, tmp_path):
     result = run_trainer(
-      f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *FLAGS, *self.BLOWN, '--on_nonfinite=rollback'
+      f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS, *self.BLOWN, '--on_nonfinite=rollback'
     )
     assert result.returncode == 1
     assert result.stderr.count('going back to it with half the learning rate') == 3
@@ -236,12 +236,12 @@ def free_ports(count: int) -> list[int]:
   return ports
 
 
-def start_workers(workdir: pathlib.Path, tfds_dir: str, *flags: str) -> list[subprocess.Popen]:
+def start_workers(workdir: pathlib.Path, small_tfds_dir: str, *flags: str) -> list[subprocess.Popen]:
   hosts = [f'127.0.0.1:{port}' for port in free_ports(2)]
   return [
     start(
       workdir,
-      tfds_dir,
+      small_tfds_dir,
       *flags,
       env={
         **os.environ,
@@ -253,10 +253,10 @@ def start_workers(workdir: pathlib.Path, tfds_dir: str, *flags: str) -> list[sub
 
 
 @pytest.fixture(scope='module')
-def both(tfds_dir, tmp_path_factory) -> pathlib.Path:
+def both(small_tfds_dir, tmp_path_factory) -> pathlib.Path:
   """The workdir of a run of two hosts."""
   workdir = tmp_path_factory.mktemp('both')
-  for process in start_workers(workdir, tfds_dir):
+  for process in start_workers(workdir, small_tfds_dir):
     _, said = process.communicate()
     assert process.returncode == 0, said
   return workdir
@@ -270,16 +270,16 @@ class TestTwoHosts:
     )
     assert json.loads((both / 'metrics.json').read_text())['replicas'] == 2
 
-  def test_killed_and_started_again_end_with_the_same_weights(self, both, tfds_dir, tmp_path):
-    workers = start_workers(tmp_path, tfds_dir, '--checkpoint_every_steps=1')
+  def test_killed_and_started_again_end_with_the_same_weights(self, both, small_tfds_dir, tmp_path):
+    workers = start_workers(tmp_path, small_tfds_dir, '--checkpoint_every_steps=1')
     assert kill_after_progress(workers, tmp_path, delay_seconds=0.2)
-    for process in start_workers(tmp_path, tfds_dir, '--checkpoint_every_steps=1'):
+    for process in start_workers(tmp_path, small_tfds_dir, '--checkpoint_every_steps=1'):
       _, said = process.communicate()
       assert process.returncode == 0, said
     assert_ends_as(tmp_path, both)
 
-  def test_when_one_dies_the_other_ends_too(self, tfds_dir, tmp_path):
-    chief, other = start_workers(tmp_path, tfds_dir, '--checkpoint_every_steps=1')
+  def test_when_one_dies_the_other_ends_too(self, small_tfds_dir, tmp_path):
+    chief, other = start_workers(tmp_path, small_tfds_dir, '--checkpoint_every_steps=1')
     while newest_step(tmp_path) < 3:
       time.sleep(0.01)
     other.kill()
@@ -317,19 +317,19 @@ def two_hosts():
 
 @pytest.mark.slow
 class TestACutCable:
-  def start(self, executable, hosts, workdir, tfds_dir, *flags: str) -> list[subprocess.Popen]:
+  def start(self, executable, hosts, workdir, small_tfds_dir, *flags: str) -> list[subprocess.Popen]:
     workers = [f'{address}:2222' for _, address in hosts]
     processes = []
     for index, (name, _) in enumerate(hosts):
       task = {'cluster': {'worker': workers}, 'task': {'type': 'worker', 'index': index}}
       inside = (executable, 'netns', 'exec', name)
       environment = {**os.environ, 'TF_CONFIG': json.dumps(task)}
-      processes.append(start(workdir, tfds_dir, *flags, inside=inside, env=environment))
+      processes.append(start(workdir, small_tfds_dir, *flags, inside=inside, env=environment))
     return processes
 
-  def test_ends_both_and_the_restart_is_exact(self, two_hosts, both, tfds_dir, tmp_path):
+  def test_ends_both_and_the_restart_is_exact(self, two_hosts, both, small_tfds_dir, tmp_path):
     executable, ip, hosts = two_hosts
-    processes = self.start(executable, hosts, tmp_path, tfds_dir, '--checkpoint_every_steps=1')
+    processes = self.start(executable, hosts, tmp_path, small_tfds_dir, '--checkpoint_every_steps=1')
     while newest_step(tmp_path) < 5:
       time.sleep(0.01)
     ip('-n', hosts[1][0], 'link', 'set', 'cable', 'down')
@@ -338,7 +338,7 @@ class TestACutCable:
       assert process.returncode == 1
       assert 'a worker was lost after step' in said
     ip('-n', hosts[1][0], 'link', 'set', 'cable', 'up')
-    for process in self.start(executable, hosts, tmp_path, tfds_dir):
+    for process in self.start(executable, hosts, tmp_path, small_tfds_dir):
       _, said = process.communicate()
       assert process.returncode == 0, said
     assert_ends_as(tmp_path, both)

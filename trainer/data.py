@@ -22,6 +22,7 @@ from tensorflow_datasets.image_classification import mnist
 
 VERSION = str(mnist.FashionMNIST.VERSION)
 EXAMPLES = {'train': 60_000, 'test': 10_000}
+REMEDY = 'remove the directory to have it prepared anew'
 ROUTE_SECONDS = 15  # how long the download's host may take to answer before there counts as being no route
 
 # sha256 of the uncompressed IDX files of github.com/zalandoresearch/fashion-mnist. The compressed files' own sums
@@ -74,6 +75,20 @@ def prepare(data_dir: str | None, idx_dir: str | None = None) -> tfds.core.Datas
       logging.info('preparing fashion_mnist %s in %s', VERSION, builder.data_dir)
       builder.download_and_prepare()
   return builder
+
+
+def examples(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
+  """How many a prepared dataset has, by split. Fewer than Fashion-MNIST's are taken, for a trial, with a warning.
+
+  Raises:
+    app.UsageError: it has no split to train on or to test on.
+  """
+  found = {split: builder.info.splits[split].num_examples for split in EXAMPLES if split in builder.info.splits}
+  if not all(found.get(split) for split in EXAMPLES):
+    raise app.UsageError(f'{builder.data_dir}: has {found}, and both train and test are needed; {REMEDY}')
+  if found != EXAMPLES:
+    logging.warning('%s has %s, where Fashion-MNIST has %s', builder.data_dir, found, EXAMPLES)
+  return found
 
 
 @contextlib.contextmanager
@@ -182,7 +197,7 @@ def read(builder: tfds.core.DatasetBuilder, split: str) -> Examples:
   """Every example of `train` or `test`, in TFDS's own order.
 
   Raises:
-    app.UsageError: the prepared files do not hold what Fashion-MNIST is.
+    app.UsageError: the prepared files do not hold what they say, or not what Fashion-MNIST is.
   """
   options = tf.data.Options()
   options.autotune.enabled = False
@@ -190,18 +205,19 @@ def read(builder: tfds.core.DatasetBuilder, split: str) -> Examples:
   dataset = builder.as_dataset(
     split=split, as_supervised=True, shuffle_files=False, read_config=read_config, batch_size=1000
   )
-  examples = Examples(*(np.concatenate(arrays) for arrays in zip(*dataset.as_numpy_iterator())))
-  _check(examples, split, builder.data_dir)
-  return examples
+  whole = Examples(*(np.concatenate(arrays) for arrays in zip(*dataset.as_numpy_iterator())))
+  _check(whole, builder.info.splits[split].num_examples, f'{builder.data_dir}: split {split}')
+  return whole
 
 
-def _check(examples: Examples, split: str, where: str) -> None:
-  expected = (EXAMPLES[split], 28, 28, 1)
-  found = examples.pixels.shape, examples.pixels.dtype, examples.labels.dtype, np.unique(examples.labels).tolist()
-  if found != (expected, np.uint8, np.int64, list(range(10))):
+def _check(read: Examples, count: int, where: str) -> None:
+  classes = sorted({*range(10), *read.labels.tolist()})  # a small trial set need not have all ten
+  found = read.pixels.shape, read.pixels.dtype, read.labels.dtype, classes
+  expected = (count, 28, 28, 1), np.uint8, np.int64, list(range(10))
+  if found != expected:
     raise app.UsageError(
-      f'{where}: split {split} has images {found[0]} {found[1]} and labels {found[3]} {found[2]}, where Fashion-MNIST '
-      f'has {expected} uint8 and 0 to 9 int64; remove the directory to have it prepared anew'
+      f'{where}: has images {found[0]} {found[1]} and labels {found[3]} {found[2]}, where {expected[0]} uint8 and 0 to '
+      f'9 int64 are to be; {REMEDY}'
     )
 
 

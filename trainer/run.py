@@ -38,7 +38,7 @@ def run(
   """
   devices = strategy.create(replicas, all_reduce)
   recipe = fit.Recipe(precision=strategy.dtype_policy(precision), **recipe_flags)
-  _check(recipe, devices.num_replicas_in_sync)
+  _check(recipe, devices.num_replicas_in_sync, data.EXAMPLES['train'])
   workdir.check(directory, recipe.fixed())
   metrics = workdir.finished(directory)
   if metrics and metrics['epochs'] == recipe.epochs:
@@ -46,6 +46,7 @@ def run(
     return
 
   builder = data.prepare(data_dir, idx_dir)
+  _check(recipe, devices.num_replicas_in_sync, data.examples(builder)['train'])
   labels = builder.info.features['label'].names
   train, validation = data.split_validation(data.read(builder, 'train'), recipe.validation_examples, recipe.seed)
   workdir.claim(directory, recipe.fixed())
@@ -65,8 +66,7 @@ def run(
   )  # fmt: skip
 
 
-def _check(recipe: fit.Recipe, replicas: int) -> None:
-  all_examples = data.EXAMPLES['train']
+def _check(recipe: fit.Recipe, replicas: int, all_examples: int) -> None:
   train_examples = all_examples - recipe.validation_examples
   if train_examples <= 0:
     raise app.UsageError(
@@ -155,7 +155,7 @@ def _model_card(metrics: dict, builder, train: data.Examples, validation: data.E
       'license': 'MIT',
       'train_examples': len(train),
       'validation_examples': len(validation),
-      'test_examples': data.EXAMPLES['test'],
+      'test_examples': sum(map(sum, metrics['confusion'])),
     },
     'training_distribution': {
       'pixel_histogram': {'edges': PIXEL_BIN_EDGES, 'fractions': (pixels / pixels.sum()).tolist()},

@@ -2,6 +2,7 @@
 # make test     the fast tests;  make test-slow  the long ones
 # make check    lint, format and types
 # make figures  measure what the README says, and write it there (half an hour)
+# make image    build the container image with podman (root, Debian or Ubuntu; elsewhere: docker build .)
 # make lock     resolve the dependencies anew and write the lock files
 PYTHON ?= python3
 BIN := .venv/bin
@@ -33,6 +34,9 @@ figures: run
 	$(BIN)/python -m benchmarks.score --data_dir=data --model=runs/seed/export/1 >benchmarks/results/score.json
 	$(BIN)/python scripts/readme_results.py
 
+image:
+	scripts/image.sh
+
 lock: .venv/ready
 	for extra in '' dev gpu; do \
 	  $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
@@ -58,4 +62,4 @@ data/.ready: scripts/prepare_data.py | .venv/ready
 	command -v kubectl || $(BIN)/python scripts/kubectl.py .cache/kubectl
 	touch $@
 
-.PHONY: run test test-slow check figures lock
+.PHONY: run test test-slow check figures image lock

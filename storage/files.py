@@ -114,6 +114,11 @@ def publish(source: str, directory: str, last: str) -> None:
   _home(directory).publish(source, directory, last)
 
 
+def copy(source: str, directory: str, last: str) -> None:
+  """Copies the local folder `source` into `directory`, the file called `last` last. What else is there stays."""
+  _home(directory).copy(source, directory, last)
+
+
 @contextlib.contextmanager
 def local_copy(directory: str) -> Iterator[str]:
   """A local directory with the same files: itself, or one that is gone afterwards."""

@@ -164,10 +164,14 @@ def remove_folder(directory: str) -> None:
 
 
 def publish(source: str, directory: str, last: str) -> None:
-  target = f'{directory.rstrip("/")}/'
-  names = [os.path.relpath(os.path.join(root, name), source) for root, _, files in os.walk(source) for name in files]
-  remove([target + last])
+  remove([f'{directory.rstrip("/")}/{last}'])
   remove_folder(directory)
+  copy(source, directory, last)
+
+
+def copy(source: str, directory: str, last: str) -> None:
+  target = f'{directory.rstrip("/")}/'
+  names = [os.path.relpath(os.path.join(root, name), source) for root, _, names in os.walk(source) for name in names]
   _each(lambda name: _upload(os.path.join(source, name), target + name), [name for name in names if name != last])
   _upload(os.path.join(source, last), target + last)
 

@@ -81,3 +81,8 @@ def publish(source: str, directory: str, last: str) -> None:
   shutil.copytree(source, incomplete)
   remove_folder(directory)
   os.rename(incomplete, directory)
+
+
+def copy(source: str, directory: str, last: str) -> None:
+  shutil.copytree(source, directory, dirs_exist_ok=True, ignore=lambda folder, _: [last] if folder == source else [])
+  shutil.copy(os.path.join(source, last), directory)

@@ -8,9 +8,9 @@ import zipfile
 from collections.abc import Mapping
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
+from storage import files
 from trainer import workdir
 
 NAME = re.compile(r'step-(\d{10})\.ckpt')
@@ -35,8 +35,7 @@ def save(directory: str, state: Mapping[str, np.ndarray], keep: int) -> None:
   path = os.path.join(directory, f'step-{int(state["step"]):010}.ckpt')
   workdir.write(path, hashlib.sha256(content).digest() + content)
   _verified(path)
-  for old in _paths(directory)[:-keep]:
-    tf.io.gfile.remove(old)
+  files.remove(_paths(directory)[:-keep])
 
 
 def newest(directory: str) -> dict[str, np.ndarray] | None:
@@ -45,19 +44,18 @@ def newest(directory: str) -> dict[str, np.ndarray] | None:
     try:
       with np.load(io.BytesIO(_verified(path)), allow_pickle=False) as archive:
         return dict(archive)
-    except (Damaged, zipfile.BadZipFile, tf.errors.NotFoundError) as error:
+    except (Damaged, zipfile.BadZipFile, FileNotFoundError) as error:
       logging.warning('passing over a damaged checkpoint for the one before: %s', error)
   return None
 
 
 def _paths(directory: str) -> list[str]:
   """Oldest first."""
-  names = tf.io.gfile.listdir(directory) if tf.io.gfile.isdir(directory) else []
-  return [os.path.join(directory, name) for name in sorted(names) if NAME.fullmatch(name)]
+  return [file.uri for file in files.under(directory) if NAME.fullmatch(os.path.basename(file.uri))]
 
 
 def _verified(path: str) -> bytes:
-  stored = workdir.read(path)
+  stored = files.read(path)
   digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
   if hashlib.sha256(content).digest() != digest:
     raise Damaged(f'{path}: sha256 does not match its content')

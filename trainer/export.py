@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import models, workdir
+from storage import files
+from trainer import models
 
 SCORED_ROWS = 1000  # images at a time
 
@@ -88,4 +89,4 @@ def save(served: Classifier, card: dict, directory: str) -> None:
     }
     finished = os.path.join(scratch, 'export')
     tf.saved_model.save(served, finished, signatures=signatures)
-    workdir.publish(finished, directory, last='saved_model.pb')
+    files.publish(finished, directory, last='saved_model.pb')

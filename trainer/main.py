@@ -7,7 +7,7 @@ The workdir receives settings.json, checkpoints/, history.csv, tensorboard/, exp
 last, metrics.json. The same command in the same workdir goes on where it was stopped.
 
 Exit codes: 64, bad input, said in one line before any training; 75, stopped by SIGTERM after a checkpoint; 1, the loss
-stopped being finite, or another host was lost.
+stopped being finite, another host was lost, or Cloud Storage does not answer.
 
 Several hosts: start the same command on each, with TF_CONFIG set to
   {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}
@@ -93,6 +93,7 @@ def main(argv: list[str]) -> None:
     raise app.UsageError('--workdir is not given: name a directory, local or gs://, for what the run leaves behind')
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   logging.get_absl_handler().addFilter(_ours_or_worrying)
+  from storage import files
   from trainer import loop, run  # and with them TensorFlow, which --help need not wait for
 
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))  # until there are steps to save
@@ -101,7 +102,7 @@ def main(argv: list[str]) -> None:
   except loop.Preempted as error:
     logging.warning('%s', error)
     sys.exit(EXIT_PREEMPTED)
-  except (loop.NonFinite, loop.LostWorker) as error:
+  except (loop.NonFinite, loop.LostWorker, files.Unavailable) as error:
     logging.error('%s', error)
     sys.exit(EXIT_FAILED)
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from storage import files
 from trainer import workdir
 
 COLUMNS = (
@@ -87,4 +88,4 @@ def _events(row: Mapping[str, float], losses: np.ndarray) -> bytes:
         tf.summary.scalar(name, row[name], int(row['step']))
     board.close()
     (path,) = glob.glob(os.path.join(scratch, '*'))
-    return workdir.read(path)
+    return files.read(path)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import pathlib
 import sys
 import time
 import traceback
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
   from apache_beam.options.pipeline_options import PipelineOptions
 
 LOCAL_RUNNER = 'apache_beam.runners.portability.fn_api_runner.FnApiRunner'  # "DirectRunner" would download another
+CONTAINER_CPU = '/sys/fs/cgroup/cpu.max'
 
 
 def run(argv: Sequence[str]) -> dict[str, Any]:
@@ -112,13 +114,23 @@ def beam_options(argv: Sequence[str]) -> tuple['PipelineOptions', int]:
   if unknown:
     raise app.UsageError(f"{unknown[0]} is neither a flag of the scorer nor of Beam; --help lists the scorer's")
   given = {arg[2:].split('=')[0] for arg in argv if arg.startswith('--')}
-  cores = len(os.sched_getaffinity(0))
+  cores = available_cores()
   defaults = {'direct_num_workers': str(cores), 'direct_running_mode': 'multi_processing'}
   added = [f'--{name}={value}' for name, value in defaults.items() if name not in given]
   options = PipelineOptions([*argv, f'--runner={LOCAL_RUNNER}', *added])
   direct = options.view_as(DirectOptions)
   processes = (direct.direct_num_workers or cores) if direct.direct_running_mode == 'multi_processing' else 1
   return options, max(cores // processes, 1)
+
+
+def available_cores() -> int:
+  """How many cores this process may keep busy: those it may run on, or its container's share where that is less."""
+  cores = len(os.sched_getaffinity(0))
+  try:
+    quota, period = pathlib.Path(CONTAINER_CPU).read_text().split()  # microseconds
+  except OSError:  # no cgroup of its own, or an old kernel's
+    return cores
+  return cores if quota == 'max' else max(min(cores, int(quota) // int(period)), 1)
 
 
 def _awaits_value(arg: str) -> bool:

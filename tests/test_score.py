@@ -346,6 +346,15 @@ def test_beams_options_pass_through_and_the_default_runner_needs_no_download():
   assert threads == 0  # the runner says how many processes there are
 
 
+@pytest.mark.parametrize(('share', 'cores'), [('150000 100000', 1), ('50000 100000', 1), ('max 100000', None)])
+def test_a_container_gets_as_many_processes_as_its_share_of_the_cores(share, cores, tmp_path, monkeypatch):
+  from batch import main
+
+  (tmp_path / 'cpu.max').write_text(share + '\n')
+  monkeypatch.setattr(main, 'CONTAINER_CPU', str(tmp_path / 'cpu.max'))
+  assert main.available_cores() == (cores or len(os.sched_getaffinity(0)))
+
+
 def test_progress_adds_up_chunks_and_tells_the_time_left(tmp_path):
   from batch import progress
 

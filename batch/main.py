@@ -12,7 +12,7 @@ import pathlib
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import app
@@ -43,10 +43,12 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
   from storage import files
 
   options, threads = beam_options(beam_flags)
-  with _refused():
+  with files.refused('--model'):
     card = infer.card(settings.model)
+  with files.refused('--input'):
     plan = source.plan(own.input, own.input_format, settings)
-    facts = describe(own, plan, card)
+  facts = describe(own, plan, card)
+  with files.refused(f'--output={settings.output}: cannot be written'):
     sink.claim(settings.output, facts, own.overwrite, own.resume)
   job = pipeline.Job(settings, card, facts, started, threads, own.max_reject_fraction)
   shown = progress.shown(settings.output, plan.images) if files.is_local(settings.output) else contextlib.nullcontext()
@@ -59,19 +61,6 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
       f'--max_reject_fraction={own.max_reject_fraction}; {settings.output}/rejects says why, the rest is scored'
     )
   return summary
-
-
-@contextlib.contextmanager
-def _refused() -> Iterator[None]:
-  """Files that cannot be used are bad input, unless a later attempt may find them."""
-  from storage import files
-
-  try:
-    yield
-  except files.Unavailable:
-    raise
-  except OSError as error:
-    raise app.UsageError(str(error).splitlines()[0]) from error
 
 
 class TooManyRejects(Exception):

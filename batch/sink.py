@@ -24,7 +24,8 @@ def claim(output: str, settings: dict[str, Any], overwrite: bool, resume: bool) 
   """Makes the directory this run's.
 
   Raises:
-    app.UsageError: it holds another run's results, or cannot be written.
+    app.UsageError: it holds another run's results.
+    OSError: it cannot be written.
   """
   remedy = 'pass another --output, --overwrite to remove them, or --resume to continue a run with the same settings'
   held = _held(output)
@@ -37,13 +38,9 @@ def claim(output: str, settings: dict[str, Any], overwrite: bool, resume: bool) 
     remedy = 'pass another --output: --overwrite removes what a run of this scorer wrote, and this is something else'
   if held and not (resume and SETTINGS in held):
     raise app.UsageError(f'--output={output}: already holds {", ".join(held[:3])}; {remedy}')
-  try:
-    if not held:
-      files.write(files.join(output, SETTINGS), summary.dumps(settings))
-    before = json.loads(files.read(files.join(output, SETTINGS)))
-  except OSError as error:
-    reason = str(error).splitlines()[0]
-    raise app.UsageError(f'--output={output}: cannot be written ({reason}); pass one that can') from error
+  if not held:
+    files.write(files.join(output, SETTINGS), summary.dumps(settings))
+  before = json.loads(files.read(files.join(output, SETTINGS)))
   changed = [f'{key}={before.get(key)} (now {value})' for key, value in settings.items() if before.get(key) != value]
   if changed:
     raise app.UsageError(f'--output={output}: holds a run with {", ".join(changed)}; {remedy}')

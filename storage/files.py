@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
+from absl import app
+
 from storage import local
 
 CLOUD = 'gs://'
@@ -24,6 +26,21 @@ class File(NamedTuple):
 
 class Unavailable(OSError):
   """Cloud Storage did not answer for as long as a call is repeated."""
+
+
+@contextlib.contextmanager
+def refused(flag: str) -> Iterator[None]:
+  """Makes what is wrong with files that the user named bad input, unless it may be right later.
+
+  Raises:
+    app.UsageError: in place of any OSError but Unavailable, with `flag` before its message.
+  """
+  try:
+    yield
+  except Unavailable:
+    raise
+  except OSError as error:
+    raise app.UsageError(f'{flag}: {str(error).splitlines()[0]}') from error
 
 
 def is_local(uri: str) -> bool:

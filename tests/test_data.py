@@ -83,6 +83,7 @@ class TestPrepare:
 
   def test_refuses_another_version(self, tmp_path):
     (tmp_path / 'fashion_mnist/1.0.0').mkdir(parents=True)
+    (tmp_path / 'fashion_mnist/1.0.0/dataset_info.json').write_text('{}')
     with pytest.raises(app.UsageError, match=rf'{tmp_path}: holds fashion_mnist 1\.0\.0.*{data.VERSION}'):
       data.prepare(str(tmp_path))
 

@@ -20,6 +20,8 @@ import tensorflow_datasets as tfds
 from absl import app, logging
 from tensorflow_datasets.image_classification import mnist
 
+from storage import files
+
 VERSION = str(mnist.FashionMNIST.VERSION)
 EXAMPLES = {'train': 60_000, 'test': 10_000}
 REMEDY = 'remove the directory to have it prepared anew'
@@ -73,8 +75,23 @@ def prepare(data_dir: str | None, idx_dir: str | None = None) -> tfds.core.Datas
       if not idx_dir:
         _check_route(builder.URL)
       logging.info('preparing fashion_mnist %s in %s', VERSION, builder.data_dir)
+      if not files.is_local(str(builder.data_dir)):
+        return _prepare_in_bucket(data_dir, idx_dir)
       builder.download_and_prepare()
   return builder
+
+
+def _prepare_in_bucket(data_dir: str | None, idx_dir: str | None) -> tfds.core.DatasetBuilder:
+  """TFDS would rename file by file, and the one that says that all are there first: another host would read too early.
+
+  Two hosts may do this at the same time: what they write is the same.
+  """
+  with tempfile.TemporaryDirectory() as scratch:
+    prepared = prepare(scratch, idx_dir)
+    there = mnist.FashionMNIST(data_dir=data_dir).data_dir
+    with files.refused(f'--data_dir={data_dir}: cannot be written'):
+      files.copy(str(prepared.data_dir), str(there), last='dataset_info.json')
+  return mnist.FashionMNIST(data_dir=data_dir)
 
 
 def examples(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
@@ -93,7 +110,7 @@ def examples(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _alone_in(data_dir: str | None) -> Iterator[None]:
-  """Makes a second process wait until the first has prepared the dataset. In a bucket both may write: same bytes."""
+  """Makes a second process wait until the first has prepared the dataset, but for one in a bucket."""
   root = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
   if '://' in root:
     yield
@@ -109,11 +126,9 @@ def _alone_in(data_dir: str | None) -> Iterator[None]:
 
 def _check_version(data_dir: str | None) -> None:
   home = os.path.join(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR), 'fashion_mnist')
-  if not tf.io.gfile.isdir(home):
-    return
-  found = sorted(
-    name.rstrip('/') for name in tf.io.gfile.listdir(home) if name[:1].isdigit() and 'incomplete' not in name
-  )
+  with files.refused(f'--data_dir={data_dir}'):
+    names = {file.uri.removeprefix(files.join(home, '')).split('/')[0] for file in files.under(home)}
+  found = sorted(name for name in names if name[:1].isdigit() and 'incomplete' not in name)
   if found and VERSION not in found:
     raise app.UsageError(
       f'--data_dir={data_dir}: holds fashion_mnist {", ".join(found)}, and this trainer reads {VERSION}; '
@@ -152,9 +167,8 @@ def read_idx(idx_dir: str, name: str) -> bytes:
   path = os.path.join(idx_dir, name)
   remedy = f'--idx_dir needs the four published files {", ".join(IDX_SHA256)}'
   try:
-    with tf.io.gfile.GFile(path, 'rb') as file:
-      content = gzip.decompress(file.read())
-  except (OSError, EOFError, zlib.error, tf.errors.OpError) as error:
+    content = gzip.decompress(files.read(path))
+  except (OSError, EOFError, zlib.error) as error:
     raise app.UsageError(f'--idx_dir: {path} cannot be read ({_first_line(error)}); {remedy}') from error
   digest = hashlib.sha256(content).hexdigest()
   if digest != IDX_SHA256[name]:

@@ -19,15 +19,10 @@ def check(directory: str, settings: dict) -> None:
   """
   path = files.join(directory, SETTINGS)
   probe = files.join(directory, f'.writable-{secrets.token_hex(4)}')  # every host's own
-  try:
+  with files.refused(f'--workdir={directory}: cannot be written'):
     write(probe, b'')
     files.remove([probe])
     held = json.loads(files.read(path)) if files.exists(path) else settings
-  except files.Unavailable:
-    raise
-  except OSError as error:
-    reason = str(error).splitlines()[0]
-    raise app.UsageError(f'--workdir={directory}: cannot be written ({reason}); pass one that can') from error
   differing = [
     f'--{name}={held.get(name)} (now {settings.get(name)})'
     for name in sorted({*held, *settings})

@@ -23,7 +23,7 @@ BFLOAT16_CPU_FLAGS = {'avx512_bf16', 'amx_bf16'}
 # Of the 70,000 Fashion-MNIST images, bfloat16 gave 68 another class than float32 did (a seed CNN of 30 epochs), none of
 # them with its two likeliest classes more than 0.08 apart. Closer than this, float32 decides: one image in 43.
 CLOSE_MARGIN = 0.1
-ROWS_STEP = 32  # rescored rows are padded to a multiple: each new batch size costs oneDNN a compilation
+ROWS_STEP = 8  # rescored rows are padded to a multiple: each new batch size costs oneDNN a compilation
 
 _bfloat16_lock = threading.Lock()
 

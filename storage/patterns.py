@@ -2,7 +2,7 @@
 
 import re
 
-WILDCARD = re.compile(r'[*?[]')
+WILDCARDS = ('*', '?', '[')
 TOKEN = re.compile(r'(\*\*/|\*\*|\*|\?|\[!?[^]/]+\])')
 SHOWN = r'(?!\.)[^/]'  # how a name begins that a wildcard may match
 MEANINGS = {
@@ -15,14 +15,14 @@ MEANINGS = {
 
 def literal_prefix(pattern: str) -> str:
   """What every name that matches begins with."""
-  return WILDCARD.split(pattern, maxsplit=1)[0]
+  return re.split(r'[*?[]', pattern, maxsplit=1)[0]
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
   """What matches the names that the pattern does; `**` between or after slashes is any number of directories."""
   text, before = '', '/'
   for token in TOKEN.split(pattern):
-    if before.endswith('/') and token in ('*', '?'):
+    if before.endswith('/') and token[:1] in WILDCARDS and not token.startswith('**'):
       text += r'(?!\.)'
     text += _meaning(token)
     before = token or before

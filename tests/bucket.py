@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 
@@ -44,6 +45,7 @@ class Bucket:
     return {
       'STORAGE_EMULATOR_HOST': self.address,
       'HTTPS_PROXY': self.address,
+      'NO_PROXY': 'localhost,127.0.0.1',
       'CURL_CA_BUNDLE': str(self.authority),
       'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'any',
       'NO_GCE_CHECK': 'true',
@@ -65,6 +67,10 @@ class Bucket:
 
   def content(self, bucket: str, name: str) -> bytes:
     return _get(f'{self.direct}/{bucket}/{name}')
+
+  def put(self, bucket: str, name: str, content: bytes) -> None:
+    url = f'{self.direct}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(name, safe="")}'
+    urllib.request.urlopen(urllib.request.Request(url, content)).close()  # noqa: S310
 
   def create(self, bucket: str) -> None:
     request = urllib.request.Request(  # noqa: S310

@@ -1,8 +1,8 @@
 """What fake-gcs-server does otherwise than Cloud Storage, and a test of ours would trip over.
 
 It appends a part of a resumable upload that is sent again, forgets an upload that is complete, does not answer how far
-one is, and starts one whatever its ifGenerationMatch. It does not know that a bucket has a layout, which TensorFlow asks
-before it renames.
+one is, and starts one whatever its ifGenerationMatch. It does not know that a bucket has a layout, for which TensorFlow
+asks before it renames.
 """
 
 import json

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import pathlib
@@ -185,7 +186,9 @@ class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
         tf.config.threading.set_intra_op_parallelism_threads(self._threads)
         tf.config.threading.set_inter_op_parallelism_threads(self._threads)
       with files.local_copy(self._model) as directory:  # TensorFlow's own gs:// knows fewer kinds of credentials
-        return Model(directory, resolve_precision(self._precision), self._batch_images)
+        model = Model(directory, resolve_precision(self._precision), self._batch_images)
+    gc.freeze()  # all this stays: looking through it for garbage costs half a second at a time, and more at the end
+    return model
 
   def should_skip_batching(self) -> bool:
     return True

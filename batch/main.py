@@ -5,6 +5,7 @@ python -m batch.main --model=runs/seed/export/1 --input='pictures/**/*.png' --ou
 
 import argparse
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -42,6 +43,7 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
   from batch import infer, pipeline, progress, sink, source
   from storage import files
 
+  gc.freeze()  # what is imported stays: looking through it for garbage would delay the end
   options, threads = beam_options(beam_flags)
   with files.refused('--model'):
     card = infer.card(settings.model)

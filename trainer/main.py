@@ -14,6 +14,7 @@ Several hosts: start the same command on each, with TF_CONFIG set to
 and its own index on each. All must see the same workdir; worker 0 writes it.
 """
 
+import gc
 import logging as py_logging
 import os
 import signal
@@ -96,6 +97,7 @@ def main(argv: list[str]) -> None:
   from storage import files
   from trainer import loop, run  # and with them TensorFlow, which --help need not wait for
 
+  gc.freeze()  # what is imported stays: at the end, looking through it for garbage would take over a second
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))  # until there are steps to save
   try:
     run.run(**_settings(), habits=_habits(loop))

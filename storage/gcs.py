@@ -16,7 +16,7 @@ from google.cloud.storage import retry
 
 from storage import errors, patterns, reader
 
-CONNECTIONS = 64  # of a process at once; a thread that finds all in use waits
+CONNECTIONS = 64  # that a process keeps; a thread that finds all in use opens another
 THREADS = 16  # that delete or copy a folder
 PART_BYTES = 8 << 20  # content larger than this goes up in parts, each of which can be repeated
 WRITERS = 3  # attempts at an object that others write too
@@ -30,7 +30,8 @@ _lock = threading.Lock()
 @functools.lru_cache(maxsize=1)
 def _client_of(process: int) -> storage.Client:
   client = storage.Client(project=None)  # objects need none
-  adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=True)
+  # To wait for one would be to wait for ever: after an answer that is an error, the library does not give it back.
+  adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=False)
   for scheme in ('https://', 'http://'):  # the latter is an emulator's
     client._http.mount(scheme, adapter)
   return client

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -65,11 +66,15 @@ class Bucket:
     """What is in a bucket at this moment, as the API describes it."""
     return json.loads(_get(f'{self.direct}/storage/v1/b/{bucket}/o')).get('items', [])
 
-  def content(self, bucket: str, name: str) -> bytes:
-    return _get(f'{self.direct}/{bucket}/{name}')
+  def content(self, bucket: str, name: str, generation: str) -> bytes | None:
+    """An object as it was, or None where it is another by now."""
+    try:
+      return _get(f'{self.direct}/download/storage/v1/b/{bucket}/o/{_quoted(name)}?alt=media&generation={generation}')
+    except urllib.error.HTTPError:
+      return None
 
   def put(self, bucket: str, name: str, content: bytes) -> None:
-    url = f'{self.direct}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(name, safe="")}'
+    url = f'{self.direct}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={_quoted(name)}'
     urllib.request.urlopen(urllib.request.Request(url, content)).close()  # noqa: S310
 
   def create(self, bucket: str) -> None:
@@ -77,6 +82,10 @@ class Bucket:
       f'{self.direct}/storage/v1/b', json.dumps({'name': bucket}).encode(), {'Content-Type': 'application/json'}
     )
     urllib.request.urlopen(request).close()  # noqa: S310
+
+
+def _quoted(name: str) -> str:
+  return urllib.parse.quote(name, safe='')
 
 
 def _get(url: str) -> bytes:

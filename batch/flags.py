@@ -59,8 +59,8 @@ def add(parser: argparse.ArgumentParser) -> None:
        help='Images that are read, scored and written together, in one file of predictions.')  # fmt: skip
   flag('--batch_images', default=2048, type=_integer('batch_images', 1), metavar='IMAGES',
        help='Images in one call of the model, at most; halved while memory does not suffice.')  # fmt: skip
-  flag('--read_threads', default=8, type=_integer('read_threads', 1), metavar='THREADS',
-       help='Image files that each worker reads at the same time.')  # fmt: skip
+  flag('--read_threads', default=0, type=_integer('read_threads', 0), metavar='THREADS',
+       help='Image files that each worker reads at the same time; 0 is 8 on a disk and 32 in a bucket.')  # fmt: skip
   flag('--top_k', default=0, type=_integer('top_k', 0, 10), metavar='K',
        help='Also write the K likeliest labels and their probabilities.')  # fmt: skip
   flag('--label_from', default='none', type=_one_of('label_from', ('none', 'directory')), metavar='none|directory',

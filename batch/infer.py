@@ -54,6 +54,8 @@ def card(model: str) -> Card:
     held = json.loads(text)
     names = tuple(labels.decode().split('\n')[:-1])
     version, wanted = held['version'], held.get('input', {'shape': list(chunk.IMAGE_SHAPE), 'dtype': 'uint8'})
+  except files.Unavailable:
+    raise
   except (OSError, ValueError, KeyError) as error:
     raise app.UsageError(
       f'--model={model}: its assets cannot be read ({type(error).__name__}: {error}); {remedy}'

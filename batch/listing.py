@@ -11,6 +11,7 @@ from absl import app
 from batch import chunk, stream
 from storage import files
 
+LOCAL_THREADS, CLOUD_THREADS = 8, 32  # at 30 ms an answer, 32 read 2.5 times as much as 8; 64 no more
 SLICE = 16  # files that one thread reads in a row: fewer, and handing them over costs more than reading does
 MAX_FILE_BYTES = 256 << 20  # an image file larger than this is refused before it fills a worker's memory
 URI_NAMES = ('uri', 'path', 'file', 'image')
@@ -102,7 +103,9 @@ def _entry(fields: list[str], layout: Layout, home: str) -> Entry:
 
 
 def read(entries: Sequence[Entry], threads: int, chunk_images: int) -> Iterator[chunk.Columns]:
-  """The files' contents in the order of `entries`, in chunks; `threads` are read at the same time."""
+  """The files' contents in the order of `entries`, in chunks; `threads` are read at the same time, 0 for enough."""
+  if not threads:
+    threads = LOCAL_THREADS if all(files.is_local(entry.uri) for entry in entries) else CLOUD_THREADS
   for items in stream.cut(_contents(entries, threads), lambda item: len(item[1]), chunk_images):
     good = [(entry, content) for entry, content in items if isinstance(content, bytes)]
     yield chunk.Columns(

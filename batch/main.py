@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from absl import app
 
 from batch import flags
+from storage import files
 
 if TYPE_CHECKING:
   from apache_beam.options.pipeline_options import PipelineOptions
@@ -41,7 +42,6 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
   import apache_beam as beam  # two seconds that --help does not need, nor most mistakes
 
   from batch import infer, pipeline, progress, sink, source
-  from storage import files
 
   gc.freeze()  # what is imported stays: looking through it for garbage would delay the end
   options, threads = beam_options(beam_flags)
@@ -161,6 +161,9 @@ def cli(argv: Sequence[str] | None = None) -> int:
   except TooManyRejects as error:
     print(f'lookbook-score: {error}', file=sys.stderr)
     return flags.EXIT_REJECTS
+  except files.Unavailable as error:
+    print(f'lookbook-score: {error}', file=sys.stderr)
+    return 1
   except Exception:  # of a worker or a file system: what is finished is on disk
     traceback.print_exc()
     print('lookbook-score: the job failed, as above; --resume continues after what is written', file=sys.stderr)

@@ -23,6 +23,8 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
+from storage import files
+
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory for everything the run leaves behind, local or gs://.')
 DATA_DIR = flags.DEFINE_string(
   'data_dir',
@@ -94,7 +96,6 @@ def main(argv: list[str]) -> None:
     raise app.UsageError('--workdir is not given: name a directory, local or gs://, for what the run leaves behind')
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   logging.get_absl_handler().addFilter(_ours_or_worrying)
-  from storage import files
   from trainer import loop, run  # and with them TensorFlow, which --help need not wait for
 
   gc.freeze()  # what is imported stays: at the end, looking through it for garbage would take over a second

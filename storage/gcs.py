@@ -25,6 +25,8 @@ FIRST_DELAY, LONGEST_DELAY, DEADLINE, ANSWER_WITHIN = 0.2, 30.0, 120.0, 60.0  # 
 RETRY = retry.DEFAULT_RETRY.with_delay(FIRST_DELAY, LONGEST_DELAY).with_timeout(DEADLINE)
 CALL = {'retry': RETRY, 'timeout': ANSWER_WITHIN}
 _lock = threading.Lock()
+# For the sake of traces, the client would ask about the bucket itself, which takes another permission.
+os.environ.setdefault('DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA', 'true')
 
 
 @functools.lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import functools
 import io
+import mimetypes
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -128,12 +129,13 @@ def write(uri: str, content: bytes, durable: bool = True) -> None:
   """
   blob, checksum, generation = _blob(uri), reader.crc32c(content), 0
   blob.chunk_size = PART_BYTES
+  kind = mimetypes.guess_type(uri)[0] or 'application/octet-stream'  # a report shows in the browser
   with errors.explained(uri, only_the_bucket=True):
     for _ in range(WRITERS):
       try:
         blob.upload_from_file(
-          io.BytesIO(content), size=len(content), content_type='application/octet-stream', checksum='crc32c',
-          if_generation_match=generation, **CALL,
+          io.BytesIO(content), size=len(content), content_type=kind, checksum='crc32c', if_generation_match=generation,
+          **CALL,
         )  # fmt: skip
         return
       except (exceptions.PreconditionFailed, exceptions.NotFound) as error:

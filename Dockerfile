@@ -24,10 +24,10 @@ RUN pip install --no-deps --no-build-isolation --no-cache-dir --prefix=/install 
 
 # The list of parts; docker build --target=sbom --output=. writes it here. Cloud's Artifact Analysis reads 1.5.
 FROM packages AS parts
-COPY requirements-dev.lock /tmp/requirements-dev.lock
+COPY requirements-sbom.lock /tmp/requirements-sbom.lock
 RUN --mount=type=cache,target=/root/.cache/pip \
   python -m venv /opt/cyclonedx \
-  && /opt/cyclonedx/bin/pip install --constraint=/tmp/requirements-dev.lock cyclonedx-bom \
+  && /opt/cyclonedx/bin/pip install --require-hashes --requirement=/tmp/requirements-sbom.lock \
   && /opt/cyclonedx/bin/cyclonedx-py environment --spec-version=1.5 --output-file=/sbom.cdx.json /opt/venv
 
 FROM scratch AS sbom

@@ -37,12 +37,15 @@ figures: run
 image:
 	scripts/image.sh
 
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+  --custom-compile-command 'make lock'
+
 lock: .venv/ready
 	for extra in '' dev gpu; do \
-	  $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-	    --custom-compile-command 'make lock' $${extra:+--extra $$extra --constraint requirements.lock} \
+	  $(COMPILE) pyproject.toml $${extra:+--extra $$extra --constraint requirements.lock} \
 	    --output-file requirements$${extra:+-$$extra}.lock || exit; \
 	done
+	$(COMPILE) --group sbom --output-file requirements-sbom.lock
 
 .venv/ready: requirements-dev.lock pyproject.toml scripts/venv.sh
 	scripts/venv.sh $(PYTHON) requirements-dev.lock

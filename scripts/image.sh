@@ -8,7 +8,7 @@ base=docker.io/library/python:3.11-slim
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 if ! command -v podman >/dev/null; then
   apt-get -qq update
-  apt-get -qq install --yes --no-install-recommends podman crun netavark aardvark-dns iptables ca-certificates
+  apt-get -qq install --yes --no-install-recommends podman runc catatonit netavark aardvark-dns iptables ca-certificates
 fi
 podman image exists "$base" || podman pull --quiet "$base" 2>/dev/null || scripts/base_image.sh "$base"
 podman build --target=runtime --tag="lookbook:$version" --build-arg=COMMIT="$(git rev-parse HEAD || echo unknown)" "$@" .

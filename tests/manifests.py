@@ -166,9 +166,14 @@ def workers(job: Manifest) -> Iterator[str]:
 
 
 def tf_config(container: Manifest, index: int) -> str:
-  """TF_CONFIG as the kubelet expands it in the pod with this index."""
+  """TF_CONFIG in the pod with this index."""
   value = next(env['value'] for env in container['env'] if env['name'] == 'TF_CONFIG')
-  return value.replace('$(JOB_COMPLETION_INDEX)', str(index))
+  return expanded(value, {'JOB_COMPLETION_INDEX': str(index)})
+
+
+def expanded(text: str, values: Mapping[str, str]) -> str:
+  """What the kubelet makes of a text with $(NAME) in it."""
+  return VARIABLE.sub(lambda match: values.get(match[1], match[0]), text)
 
 
 # --- one document against the others -----------------------------------------------------------------------------

@@ -56,9 +56,9 @@ class Progress:
 
 
 @contextlib.contextmanager
-def shown(output: str, images: int | None, to: TextIO = sys.stderr) -> Iterator[None]:
+def shown(output: str, images: int | None, to: TextIO | None = None) -> Iterator[None]:
   """Shows the progress meanwhile: a line that changes on a terminal, elsewhere a line of log now and then."""
-  ended = threading.Event()
+  ended, to = threading.Event(), to or sys.stderr
   on_terminal = to.isatty()
 
   def watch():

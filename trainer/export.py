@@ -45,8 +45,9 @@ def _decode(encoded: tf.Tensor) -> tf.Tensor:
   """One file, string (), to grey pixels, uint8 (28, 28, 1)."""
   rgb = tf.io.decode_image(encoded, channels=3, expand_animations=False)
   message = 'serve_encoded takes 28x28 images; make others so first, as the batch scorer does'
-  tf.debugging.assert_equal(tf.shape(rgb), [28, 28, 3], message)
-  return tf.ensure_shape(tf.image.rgb_to_grayscale(rgb), models.IMAGE_SHAPE)
+  right = tf.debugging.assert_equal(tf.shape(rgb), [28, 28, 3], message)
+  with tf.control_dependencies([right]):  # or what follows may fail first, and say less
+    return tf.ensure_shape(tf.image.rgb_to_grayscale(rgb), models.IMAGE_SHAPE)
 
 
 def classifier(model: str, weights: Sequence[np.ndarray], labels: Sequence[str]) -> Classifier:

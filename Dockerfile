@@ -2,15 +2,15 @@
 #   docker build --tag=lookbook:0.1.0 .
 #   docker build --tag=lookbook:0.1.0-gpu --build-arg=LOCK=requirements-gpu.lock .
 
-# What the lock file pins, by hash. A change of the project's own code leaves this stage, and its gigabytes, alone.
+# What the lock file pins, by hash. A change of the project's own code leaves this layer, and its gigabytes, alone.
 FROM python:3.11-slim AS packages
 ARG LOCK=requirements.lock
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
-COPY ${LOCK} /tmp/requirements.lock
+COPY ${LOCK} /usr/share/lookbook/requirements.lock
 # The headers are for building TensorFlow operations in C++: 430 MB.
 RUN --mount=type=cache,target=/root/.cache/pip \
-  pip install --require-hashes --requirement=/tmp/requirements.lock \
+  pip install --require-hashes --requirement=/usr/share/lookbook/requirements.lock \
   && rm -r /opt/venv/lib/python3.*/site-packages/tensorflow/include
 
 # The project itself, laid out to be copied over the environment.
@@ -33,15 +33,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM scratch AS sbom
 COPY --from=parts /sbom.cdx.json /
 
-FROM python:3.11-slim AS runtime
+FROM packages AS runtime
 # /tmp is the home: all that is written to where the root file system is read-only.
 RUN useradd --uid=10001 --home-dir=/tmp --no-create-home --shell=/usr/sbin/nologin lookbook
-COPY --from=packages /opt/venv /opt/venv
 COPY --from=sbom /sbom.cdx.json /usr/share/lookbook/
 COPY --from=project /install /opt/venv
 # GKE puts the driver's libraries into /usr/local/nvidia and leaves it to the image to look there.
-ENV PATH=/opt/venv/bin:$PATH \
-  HOME=/tmp \
+ENV HOME=/tmp \
   LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
   PYTHONUNBUFFERED=1
 USER 10001:10001

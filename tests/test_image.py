@@ -166,10 +166,10 @@ def test_lists_its_parts(image):
 
 
 def test_says_which_commit_it_is_of(image):
-  head = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
   (facts,) = json.loads(podman('image', 'inspect', image, check=True).stdout)
-  assert facts['Labels']['org.opencontainers.image.revision'] == head
-  assert f'LOOKBOOK_COMMIT={head}' in facts['Config']['Env']
+  commit = facts['Labels']['org.opencontainers.image.revision']
+  subprocess.run(['git', 'cat-file', '-e', f'{commit}^{{commit}}'], cwd=ROOT, check=True)
+  assert f'LOOKBOOK_COMMIT={commit}' in facts['Config']['Env']
   assert facts['User'] == '10001:10001'
 
 

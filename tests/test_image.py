@@ -57,9 +57,12 @@ def image() -> str:
 
 @pytest.fixture(scope='module')
 def network(image) -> Iterator[str]:
+  rule = ('FORWARD', '-s', SUBNET, '-d', SUBNET, '-j', 'ACCEPT')  # where Docker runs too, it lets no others through
   podman('network', 'rm', '--force', NETWORK)
   podman('network', 'create', '--internal', f'--subnet={SUBNET}', f'--gateway={THIS_MACHINE}', NETWORK, check=True)
+  subprocess.run(['iptables', '-I', *rule], check=True)
   yield NETWORK
+  subprocess.run(['iptables', '-D', *rule], check=True)
   podman('network', 'rm', '--force', NETWORK)
 
 
@@ -92,42 +95,61 @@ def job(overlay: str) -> Manifest:
   return manifests.of_kind(built(overlay), 'Job')[0]
 
 
-def pod(overlay: str, image: str, bucket: bucket_server.Bucket, *flags: str) -> list[Manifest]:
-  """The pod that an overlay's Job would start, with the ConfigMaps that it needs.
+def pod(overlay: str, image: str, bucket: bucket_server.Bucket, *flags: str, index: int = 0) -> list[Manifest]:
+  """The pod with this index that an overlay's Job would start, and before it the ConfigMaps that it needs.
 
-  Changed are the image, how much it asks for, and where gs:// is; `flags` are added.
+  Changed are the image, how much it asks for, and where gs:// is; `flags` are added. $(NAME) is replaced, which the
+  kubelet does and podman does not.
   """
-  spec = manifests.pod(job(overlay))
+  documents = built(overlay)
+  spec, config_maps = manifests.pod(job(overlay)), manifests.of_kind(documents, 'ConfigMap')
   (container,) = spec['containers']
-  config_maps = manifests.of_kind(built(overlay), 'ConfigMap')
-  values = {
-    env['name']: manifests.config_map(config_maps, key['name'])['data'][key['key']]
-    for env in container['env']
-    if (key := env.get('valueFrom', {}).get('configMapKeyRef'))
-  }
-  container['image'] = image
-  container['args'] = [manifests.expanded(arg, values) for arg in [*container['args'], *flags]]  # podman would not
+  values = {'JOB_COMPLETION_INDEX': str(index)}
+  for env in container['env']:
+    source = env.get('valueFrom', {})
+    if key := source.get('configMapKeyRef'):
+      values[env['name']] = manifests.config_map(config_maps, key['name'])['data'][key['key']]
+    if 'fieldRef' in source:
+      env['value'] = values[env['name']]
+      del env['valueFrom']
+    if 'value' in env:
+      env['value'] = manifests.expanded(env['value'], values)
+  container['args'] = [manifests.expanded(arg, values) for arg in [*container['args'], *flags]]
   container['env'] += [{'name': name, 'value': value} for name, value in environment(bucket).items()]
+  container['image'] = image
   container['resources'] = {'limits': {'cpu': '2', 'memory': '4Gi'}}
+  container.pop('ports', None)  # podman would take them on the host
   container['volumeMounts'].append({'name': 'authority', 'mountPath': AUTHORITY, 'readOnly': True})
   spec['volumes'].append({'name': 'authority', 'hostPath': {'path': str(bucket.authority), 'type': 'File'}})
-  return [*config_maps, {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': overlay}, 'spec': spec}]
+  metadata = {'name': f'{job(overlay)["metadata"]["name"]}-{index}'}
+  return [*config_maps, {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': metadata, 'spec': spec}]
+
+
+def start(documents: list[Manifest]) -> str:
+  """Starts a pod under the name that its Service would give it, and returns the name."""
+  pod = documents[-1]
+  name = pod['metadata']['name']
+  alias = f':alias={name}.{pod["spec"]["subdomain"]}' if 'subdomain' in pod['spec'] else ''
+  podman('pod', 'rm', '--force', name)
+  result = podman('kube', 'play', f'--network={NETWORK}{alias}', '-', input=yaml.safe_dump_all(documents))
+  assert result.returncode == 0, result.stderr
+  return name
+
+
+def finish(name: str) -> tuple[int, str, dict]:
+  """Waits until a pod's container ends: exit code, output, and what the engine says the container was."""
+  container = f'{name}-{name.rpartition("-")[0]}'
+  try:
+    code = int(podman('wait', container, check=True).stdout)
+    logs = podman('logs', container)
+    (facts,) = json.loads(podman('inspect', container, check=True).stdout)
+    return code, logs.stdout + logs.stderr, facts
+  finally:
+    podman('pod', 'rm', '--force', name)
 
 
 def play(documents: list[Manifest]) -> tuple[int, str, dict]:
-  """Runs a pod until its container ends: exit code, output, and what the engine says the container was."""
-  pod = documents[-1]
-  name = f'{pod["metadata"]["name"]}-{pod["spec"]["containers"][0]["name"]}'
-  podman('pod', 'rm', '--force', pod['metadata']['name'])
-  result = podman('kube', 'play', f'--network={NETWORK}', '-', input=yaml.safe_dump_all(documents))
-  assert result.returncode == 0, result.stderr
-  try:
-    code = int(podman('wait', name, check=True).stdout)
-    logs = podman('logs', name)
-    (facts,) = json.loads(podman('inspect', name, check=True).stdout)
-    return code, logs.stdout + logs.stderr, facts
-  finally:
-    podman('pod', 'rm', '--force', pod['metadata']['name'])
+  return finish(start(documents))
 
 
 def objects(bucket: bucket_server.Bucket) -> dict[str, str]:
@@ -175,12 +197,13 @@ def test_says_which_commit_it_is_of(image):
 
 # --- the Jobs' pods ----------------------------------------------------------------------------------------------
 
+TINY = ('--epochs=1', '--global_batch_size=2000', '--validation_examples=500')  # two steps
+
 
 @pytest.fixture(scope='module')
 def trained(image, network, bucket) -> dict:
   """What the engine says of the training Job's container, once it has trained two steps of 2,000 images."""
-  flags = ('--epochs=1', '--global_batch_size=2000', '--validation_examples=500')
-  code, output, facts = play(pod('gpu', image, bucket, *flags))
+  code, output, facts = play(pod('gpu', image, bucket, *TINY))
   assert code == 0, output
   return facts
 
@@ -215,6 +238,14 @@ def test_a_second_scoring_pod_resumes(trained, image, bucket):
 
 def predictions(bucket) -> dict[str, str]:
   return {name: generation for name, generation in objects(bucket).items() if name.startswith('scored/predictions/')}
+
+
+def test_two_hosts_train_together(image, network, bucket):
+  flags = (*TINY, f'--workdir=gs://{BUCKET}/runs/two')
+  names = [start(pod('multi-host', image, bucket, *flags, index=index)) for index in range(2)]
+  for code, output, _ in [finish(name) for name in names]:
+    assert code == 0, output
+  assert json.loads(content(bucket, 'runs/two/metrics.json'))['replicas'] == 2
 
 
 def test_a_bad_flag_in_a_pod_is_exit_code_64(image, network, bucket):

@@ -1,7 +1,7 @@
 # make run      train, test, export, report, and score the test images as PNG files (sets everything up first)
 # make test     the fast tests;  make test-slow  the long ones
 # make check    lint, format and types
-# make figures  measure what the README says, and write it there (half an hour)
+# make figures  measure what the README says, and write it there (an hour)
 # make image    build the container image with podman (root, Debian or Ubuntu; elsewhere: docker build .)
 # make lock     resolve the dependencies anew and write the lock files
 PYTHON ?= python3
@@ -30,6 +30,7 @@ figures: run
 	cp runs/seed/metrics.json benchmarks/results/run.json
 	cp runs/scored/summary.json benchmarks/results/scored.json
 	cp runs/seed/report/mistakes.png docs/images/
+	$(BIN)/python -m benchmarks.seeds --data_dir=data --output=runs/seeds >benchmarks/results/seeds.json
 	$(BIN)/python -m benchmarks.train --data_dir=data >benchmarks/results/train.json
 	$(BIN)/python -m benchmarks.score --data_dir=data --model=runs/seed/export/1 >benchmarks/results/score.json
 	$(BIN)/python scripts/readme_results.py

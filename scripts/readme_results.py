@@ -13,9 +13,10 @@ BEGIN, END = '<!-- results -->\n', '<!-- end of results -->'
 
 def rows() -> list[tuple[str, str, str]]:
   """(what, figure, command) of each line."""
-  run, scored, train, score = (
-    json.loads((RESULTS / f'{name}.json').read_text()) for name in ('run', 'scored', 'train', 'score')
+  run, scored, seeds, train, score = (
+    json.loads((RESULTS / f'{name}.json').read_text()) for name in ('run', 'scored', 'seeds', 'train', 'score')
   )
+  over_seeds = lambda name: f'{seeds[name]["mean"]:.2%} ± {seeds[name]["deviation"]:.2%}'
   bench, scoring = '`python -m benchmarks.train`', '`python -m benchmarks.score`'
   regime = f'{train["regime"]["cores"]} cores, {train["precision"]}'
   our_race = train['seconds_to_seed_accuracy']
@@ -38,6 +39,11 @@ def rows() -> list[tuple[str, str, str]]:
       'Seed CNN, test accuracy (validation), one seed',
       f'**{run["test_accuracy"]:.2%}** ({run["val_accuracy"]:.2%}); the notebook 91.33 % (90.62 %)',
       '`make run`',
+    ),
+    (
+      f'The same over {len(seeds["regime"]["seeds"])} seeds, mean ± standard deviation',
+      f'**{over_seeds("test_accuracy")}** ({over_seeds("val_accuracy")})',
+      '`python -m benchmarks.seeds`',
     ),
     (
       f'Training, images/s ({regime})',

@@ -40,7 +40,7 @@ VALIDATION_EXAMPLES = flags.DEFINE_integer(
   'validation_examples', 6000, 'Images of the 60,000 for training that choose the best epoch instead.', lower_bound=1
 )
 MODEL = flags.DEFINE_enum('model', 'seed', ['seed'], 'The network.')
-EPOCHS = flags.DEFINE_integer('epochs', 24, 'Passes over the training images.', lower_bound=1)
+EPOCHS = flags.DEFINE_integer('epochs', 60, 'Passes over the training images.', lower_bound=1)
 GLOBAL_BATCH_SIZE = flags.DEFINE_integer(
   'global_batch_size', 256, 'Images a step, over all replicas together.', lower_bound=1
 )

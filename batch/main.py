@@ -43,7 +43,6 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
 
   from batch import infer, pipeline, progress, sink, source
 
-  gc.freeze()  # what is imported stays: looking through it for garbage would delay the end
   options, threads = beam_options(beam_flags)
   with files.refused('--model'):
     card = infer.card(settings.model)
@@ -155,6 +154,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   try:
     summary = run(argv)
+    gc.freeze()  # or the end looks through all that was imported for garbage
   except app.UsageError as error:
     print(f'lookbook-score: {error}', file=sys.stderr)
     return flags.EXIT_USAGE

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 base=docker.io/library/python:3.11-slim
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 if ! command -v podman >/dev/null; then
+  export DEBIAN_FRONTEND=noninteractive
   apt-get -qq update
   apt-get -qq install --yes --no-install-recommends podman runc catatonit netavark aardvark-dns iptables ca-certificates
 fi

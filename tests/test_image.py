@@ -248,6 +248,19 @@ def test_two_hosts_train_together(image, network, bucket):
   assert json.loads(content(bucket, 'runs/two/metrics.json'))['replicas'] == 2
 
 
+def test_a_pod_of_a_spot_machine_that_is_taken_ends_with_75(image, network, bucket):
+  """As process 1 of its container, which gets no signal that it does not handle."""
+  documents = pod('spot', image, bucket, *TINY, '--epochs=1000', f'--workdir=gs://{BUCKET}/runs/spot')
+  name = start(documents)
+  while not any(path.startswith('runs/spot/checkpoints/') for path in objects(bucket)):
+    assert podman('container', 'inspect', '--format={{.State.Running}}', f'{name}-train').stdout == 'true\n'
+    time.sleep(0.5)
+  grace = documents[-1]['spec']['terminationGracePeriodSeconds']
+  podman('stop', f'--time={grace}', f'{name}-train', check=True)
+  code, output, _ = finish(name)
+  assert code == 75, output
+
+
 def test_a_bad_flag_in_a_pod_is_exit_code_64(image, network, bucket):
   code, output, _ = play(pod('gpu', image, bucket, '--seed=-1'))
   assert code == 64, output

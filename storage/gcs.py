@@ -45,9 +45,10 @@ def _bucket(uri: str) -> tuple[storage.Bucket, str]:
   with _lock, errors.explained(uri):
     client = _client_of(os.getpid())  # a process that was forked must not share its parent's connections
   bucket, _, name = uri.removeprefix('gs://').partition('/')
-  if not bucket:
-    raise OSError(f'{uri}: names no bucket; write gs://BUCKET/NAME')
-  return client.bucket(bucket), name
+  try:
+    return client.bucket(bucket), name
+  except (ValueError, IndexError) as error:  # what the library says to a bad name, and to none
+    raise OSError(f'{uri}: names no bucket ({error}); write gs://BUCKET/NAME') from error
 
 
 def _blob(uri: str) -> storage.Blob:

@@ -168,7 +168,8 @@ def test_a_name_that_will_not_do(server):
     refusal(files.read, f'{HOME}/none') == f'FileNotFoundError: {HOME}/none: there is no such object; correct the name'
   )
   assert refusal(files.open_bytes, f'{HOME}/none').startswith('FileNotFoundError')
-  assert 'write gs://BUCKET/NAME' in refusal(files.read, HOME)
+  for uri in (HOME, 'gs://$(BUCKET)/x', 'gs:///x'):
+    assert 'write gs://BUCKET/NAME' in refusal(files.read, uri)
   assert 'files are local or gs://' in refusal(files.read, 's3://bucket/x')
 
 

@@ -83,6 +83,11 @@ def assert_ends_as(workdir: pathlib.Path, undisturbed: pathlib.Path) -> None:
   }
 
 
+def files_of(workdir: pathlib.Path) -> list[str]:
+  """All that a run leaves behind, half-written files too."""
+  return sorted(str(path.relative_to(workdir)) for path in workdir.rglob('*') if path.is_file())
+
+
 class TestKilled:
   def kill_and_finish(self, workdir, small_tfds_dir, times: int, *flags: str) -> None:
     randomness = random.Random(0)
@@ -109,8 +114,25 @@ class TestKilled:
   def test_with_two_replicas_ends_with_the_same_weights(self, small_tfds_dir, tmp_path):
     result = run_trainer(f'--workdir={tmp_path / "whole"}', f'--data_dir={small_tfds_dir}', *FLAGS, '--replicas=2')
     assert result.returncode == 0, result.stderr
-    self.kill_and_finish(tmp_path / 'killed', small_tfds_dir, 3, '--replicas=2')
+    self.kill_and_finish(tmp_path / 'killed', small_tfds_dir, 20, '--replicas=2')
     assert_ends_as(tmp_path / 'killed', tmp_path / 'whole')
+
+  @pytest.mark.slow
+  def test_after_the_last_step_ends_with_the_same_model_and_report(self, undisturbed, small_tfds_dir, tmp_path):
+    randomness = random.Random(0)
+    for _ in range(4):
+      process = start(tmp_path, small_tfds_dir)
+      while newest_step(tmp_path) < 64:
+        time.sleep(0.01)
+      time.sleep(randomness.uniform(0, 4))
+      assert process.poll() is None, 'the run ended before it was killed'
+      process.kill()
+      process.communicate()
+      assert not (tmp_path / 'metrics.json').exists()
+    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS)
+    assert result.returncode == 0, result.stderr
+    assert_ends_as(tmp_path, undisturbed)
+    assert files_of(tmp_path) == files_of(undisturbed)
 
 
 class TestStopped:
@@ -236,20 +258,14 @@ def free_ports(count: int) -> list[int]:
   return ports
 
 
+def tf_configs(count: int) -> list[str]:
+  """Of so many workers on this machine, each one's."""
+  cluster = {'worker': [f'127.0.0.1:{port}' for port in free_ports(count)]}
+  return [json.dumps({'cluster': cluster, 'task': {'type': 'worker', 'index': i}}) for i in range(count)]
+
+
 def start_workers(workdir: pathlib.Path, small_tfds_dir: str, *flags: str) -> list[subprocess.Popen]:
-  hosts = [f'127.0.0.1:{port}' for port in free_ports(2)]
-  return [
-    start(
-      workdir,
-      small_tfds_dir,
-      *flags,
-      env={
-        **os.environ,
-        'TF_CONFIG': json.dumps({'cluster': {'worker': hosts}, 'task': {'type': 'worker', 'index': index}}),
-      },
-    )
-    for index in range(2)
-  ]
+  return [start(workdir, small_tfds_dir, *flags, env={**os.environ, 'TF_CONFIG': mine}) for mine in tf_configs(2)]
 
 
 @pytest.fixture(scope='module')
@@ -270,13 +286,42 @@ class TestTwoHosts:
     )
     assert json.loads((both / 'metrics.json').read_text())['replicas'] == 2
 
-  def test_killed_and_started_again_end_with_the_same_weights(self, both, small_tfds_dir, tmp_path):
-    workers = start_workers(tmp_path, small_tfds_dir, '--checkpoint_every_steps=1')
-    assert kill_after_progress(workers, tmp_path, delay_seconds=0.2)
-    for process in start_workers(tmp_path, small_tfds_dir, '--checkpoint_every_steps=1'):
+  def test_killed_twenty_times_end_with_the_same_weights(self, both, small_tfds_dir, tmp_path):
+    randomness = random.Random(0)
+    for _ in range(20):
+      workers = start_workers(tmp_path, small_tfds_dir, '--checkpoint_every_steps=1')
+      assert kill_after_progress(workers, tmp_path, randomness.uniform(0, 0.3))
+    self.finish(tmp_path, small_tfds_dir)
+    assert_ends_as(tmp_path, both)
+
+  def finish(self, workdir, small_tfds_dir) -> None:
+    for process in start_workers(workdir, small_tfds_dir):
       _, said = process.communicate()
       assert process.returncode == 0, said
+      assert 'going on from step' in said
+
+  @pytest.mark.parametrize('told', [0, 1])
+  def test_sigterm_to_one_stops_both_at_the_same_step(self, told, both, small_tfds_dir, tmp_path):
+    workers = start_workers(tmp_path, small_tfds_dir, '--checkpoint_every_steps=16')
+    while newest_step(tmp_path) < 16:
+      time.sleep(0.01)
+    workers[told].send_signal(signal.SIGTERM)
+    for process in workers:
+      _, said = process.communicate()
+      assert process.returncode == 75, said
+      assert f'stopped by SIGTERM at step {newest_step(tmp_path)}' in said
+    self.finish(tmp_path, small_tfds_dir)
     assert_ends_as(tmp_path, both)
+
+  def test_sigterm_ends_the_waiting_for_the_other(self, small_tfds_dir, tmp_path):
+    environment = {**os.environ, 'TF_CONFIG': tf_configs(2)[0]}
+    lonely = start(tmp_path, small_tfds_dir, env=environment)
+    said = ''
+    while 'waiting for all of' not in said:
+      said += lonely.stderr.readline()
+    lonely.send_signal(signal.SIGTERM)
+    lonely.communicate()
+    assert lonely.returncode == 75
 
   def test_when_one_dies_the_other_ends_too(self, small_tfds_dir, tmp_path):
     chief, other = start_workers(tmp_path, small_tfds_dir, '--checkpoint_every_steps=1')
@@ -285,7 +330,7 @@ class TestTwoHosts:
     other.kill()
     _, said = chief.communicate()
     assert chief.returncode == 1
-    assert 'a worker was lost after step' in said
+    assert 'a worker was lost' in said
     other.communicate()
 
 
@@ -336,7 +381,7 @@ class TestACutCable:
     for process in processes:
       _, said = process.communicate()
       assert process.returncode == 1
-      assert 'a worker was lost after step' in said
+      assert 'a worker was lost' in said
     ip('-n', hosts[1][0], 'link', 'set', 'cable', 'up')
     for process in self.start(executable, hosts, tmp_path, small_tfds_dir):
       _, said = process.communicate()

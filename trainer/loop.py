@@ -7,12 +7,12 @@ import signal
 import time
 
 import numpy as np
-import tensorflow as tf
 from absl import app, logging
 
-from trainer import checkpoint, data, fit, progress, record, strategy
+from trainer import checkpoint, data, fit, hosts, progress, record
 
-STEPS_PER_CALL = 50  # at most, so that a request to stop is heard within seconds
+MOST_STEPS_PER_CALL = 50
+CALL_SECONDS = 2.0  # about how long a call may take, so that a request to stop is heard
 MOST_ROLLBACKS = 3
 
 
@@ -22,10 +22,6 @@ class Preempted(Exception):
 
 class NonFinite(Exception):
   """A loss or a weight stopped being a number; nothing of it is in a checkpoint."""
-
-
-class LostWorker(Exception):
-  """Another host died or was cut off. This process cannot train any more; the job has to be started again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +49,10 @@ class Loop:
     self.trainer, self.validation, self.out, self.habits = trainer, validation, out, habits
     self.saved = os.path.join(directory, 'checkpoints')
     self.record = record.Record()
-    self.stopping = False
+    self.agreement = hosts.Agreement(trainer.strategy)
+    self.told = False  # by SIGTERM, this host
+    self.stopping = False  # all hosts, since one of them was told
+    self.steps_per_call = 1
 
   def run(self) -> record.Record:
     """Returns what was done.
@@ -62,19 +61,11 @@ class Loop:
       app.UsageError: the run is already past the recipe's last epoch.
       Preempted: on SIGTERM.
       NonFinite: the training blew up, and either may not roll back or did so too often.
-      LostWorker: another host is gone.
     """
     self._resume()
     before = signal.signal(signal.SIGTERM, self._stop)
     try:
       self._train()
-    except tf.errors.OpError as error:
-      if not strategy.several_hosts(self.trainer.strategy):
-        raise
-      raise LostWorker(
-        f'a worker was lost after step {self.trainer.step} ({str(error).splitlines()[0]}); start the same command on '
-        'every host again, and the run goes on from its last checkpoint'
-      ) from error
     finally:
       signal.signal(signal.SIGTERM, before)
     return self.record
@@ -104,7 +95,7 @@ class Loop:
         self._advance(bar)
       except NonFinite as error:
         self._roll_back(error)
-      if self.stopping:
+      if self.stopping or (self.told and self.trainer.step == self._last_step()):
         raise Preempted(f'stopped by SIGTERM at step {self.trainer.step}; the same command goes on from there')
     bar.close()
 
@@ -113,11 +104,15 @@ class Loop:
     trainer, habits = self.trainer, self.habits
     first, every = trainer.step, habits.checkpoint_every_steps or trainer.steps_per_epoch
     stops = (habits.log_every_steps, every, trainer.steps_per_epoch)
-    steps = min(STEPS_PER_CALL, *(stop - first % stop for stop in stops))
+    steps = min(self.steps_per_call, *(stop - first % stop for stop in stops))
     started = time.perf_counter()
     losses, correct = trainer.advance(steps)
     self._check_finite(losses, first)
-    self.record.add_steps(losses, correct, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    self.record.add_steps(losses, correct, seconds)
+    told, pace = self.agreement.mean(self.told, seconds / steps)
+    self.stopping = told > 0
+    self.steps_per_call = int(np.clip(CALL_SECONDS / pace, 1, MOST_STEPS_PER_CALL))
     bar.advance(steps * trainer.recipe.global_batch_size, float(losses.mean()))
     if trainer.step % trainer.steps_per_epoch == 0:
       bar.say(self._end_epoch())
@@ -175,4 +170,4 @@ class Loop:
     self.record = record.Record.restored(state)
 
   def _stop(self, *_) -> None:
-    self.stopping = True
+    self.told = True

@@ -24,6 +24,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from storage import files
+from trainer import exit_codes
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Directory for everything the run leaves behind, local or gs://.')
 DATA_DIR = flags.DEFINE_string(
@@ -66,7 +67,7 @@ ALL_REDUCE = flags.DEFINE_enum(
   'all_reduce',
   'auto',
   ['auto', 'nccl', 'hierarchical', 'reduction_to_one'],
-  "How one host's GPUs add up their gradients.",
+  'How devices add up their gradients; several hosts: auto or nccl.',
 )
 LOG_EVERY_STEPS = flags.DEFINE_integer('log_every_steps', 50, 'Steps between looks at the loss.', lower_bound=1)
 CHECKPOINT_EVERY_STEPS = flags.DEFINE_integer(
@@ -84,10 +85,6 @@ ON_NONFINITE = flags.DEFINE_enum(
   'at most.',
 )  # fmt: skip
 
-EXIT_FAILED = 1
-EXIT_BAD_INPUT = 64  # EX_USAGE of sysexits.h: retrying the same command cannot help
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL: the same command goes on where this one stopped
-
 
 def main(argv: list[str]) -> None:
   if argv[1:]:
@@ -96,18 +93,18 @@ def main(argv: list[str]) -> None:
     raise app.UsageError('--workdir is not given: name a directory, local or gs://, for what the run leaves behind')
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   logging.get_absl_handler().addFilter(_ours_or_worrying)
-  from trainer import loop, run  # and with them TensorFlow, which --help need not wait for
+  from trainer import hosts, loop, run  # and with them TensorFlow, which --help need not wait for
 
   gc.freeze()  # what is imported stays: at the end, looking through it for garbage would take over a second
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_PREEMPTED))  # until there are steps to save
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(exit_codes.PREEMPTED))  # until there are steps to save
   try:
     run.run(**_settings(), habits=_habits(loop))
   except loop.Preempted as error:
     logging.warning('%s', error)
-    sys.exit(EXIT_PREEMPTED)
-  except (loop.NonFinite, loop.LostWorker, files.Unavailable) as error:
+    sys.exit(exit_codes.PREEMPTED)
+  except (loop.NonFinite, hosts.LostWorker, files.Unavailable) as error:
     logging.error('%s', error)
-    sys.exit(EXIT_FAILED)
+    sys.exit(exit_codes.FAILED)
 
 
 def _settings() -> dict:
@@ -150,7 +147,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 def _refuse(error: Exception) -> NoReturn:
   print(f'lookbook-train: {error}', file=sys.stderr)
-  sys.exit(EXIT_BAD_INPUT)
+  sys.exit(exit_codes.BAD_INPUT)
 
 
 def _guarded(argv: list[str]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, logging
 
-from trainer import data, export, fit, loop, record, report, strategy, workdir
+from trainer import data, export, fit, hosts, loop, record, report, strategy, workdir
 
 PACKAGES = ('tensorflow', 'keras', 'tensorflow-datasets', 'numpy')
 PIXEL_BIN_EDGES = list(range(0, 257, 16))
@@ -34,7 +34,7 @@ def run(
 
   Raises:
     app.UsageError: bad input, before any training and with nothing in the workdir lost.
-    loop.Preempted, loop.NonFinite, loop.LostWorker: the training ended early.
+    loop.Preempted, loop.NonFinite, hosts.LostWorker: the training ended early.
   """
   devices = strategy.create(replicas, all_reduce)
   recipe = fit.Recipe(precision=strategy.dtype_policy(precision), **recipe_flags)
@@ -51,8 +51,9 @@ def run(
   train, validation = data.split_validation(data.read(builder, 'train'), recipe.validation_examples, recipe.seed)
   workdir.claim(directory, recipe.fixed())
   logging.info('training on %s replicas of %s in %s', devices.num_replicas_in_sync, _device(), recipe.precision)
-  with strategy.output(devices, directory) as out:
-    done = loop.Loop(fit.Trainer(devices, recipe, train), validation, directory, out, habits).run()
+  with hosts.output(devices, directory) as out:
+    with hosts.watched(devices):
+      done = loop.Loop(fit.Trainer(devices, recipe, train), validation, directory, out, habits).run()
     served = export.classifier(recipe.model, done.best_weights, labels)
     test = data.read(builder, 'test')  # for the first time, and the choice is made
     probabilities = export.score(served, test.pixels)
@@ -60,6 +61,7 @@ def run(
     export.save(served, _model_card(metrics, builder, train, validation), os.path.join(out, 'export', '1'))
     report.write(out, metrics, done.rows, train, test, probabilities)
     workdir.write(os.path.join(out, workdir.METRICS), json.dumps(metrics, indent=2) + '\n')
+    hosts.leave_together(devices)
   logging.info(
     'test accuracy %.4f, validation %.4f; model in %s/export/1, report in %s/report/report.html',
     metrics['test_accuracy'], metrics['val_accuracy'], directory, directory,

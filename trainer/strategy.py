@@ -1,13 +1,12 @@
 """Which devices train, and in which precision."""
 
-import contextlib
 import os
 import pathlib
-import tempfile
-from collections.abc import Iterator
 
 import tensorflow as tf
 from absl import app
+
+from trainer import hosts
 
 ALL_REDUCE = {
   'auto': None,  # NCCL where it is, else reduction to one device
@@ -15,10 +14,11 @@ ALL_REDUCE = {
   'hierarchical': tf.distribute.HierarchicalCopyAllReduce,
   'reduction_to_one': tf.distribute.ReductionToOneDevice,
 }
+ALL_REDUCE_OVER_HOSTS = {  # over a ring where it is not NCCL
+  'auto': tf.distribute.experimental.CommunicationImplementation.AUTO,
+  'nccl': tf.distribute.experimental.CommunicationImplementation.NCCL,
+}
 BFLOAT16_CPU_FLAGS = {'avx512_bf16', 'amx_bf16'}
-
-
-COLLECTIVE_TIMEOUT_SECONDS = 40.0  # a host that was cut off is given up after this long
 
 
 def create(replicas: int, all_reduce: str = 'auto') -> tf.distribute.Strategy:
@@ -29,66 +29,49 @@ def create(replicas: int, all_reduce: str = 'auto') -> tf.distribute.Strategy:
   Args:
     replicas: how many devices train; 0 means every GPU, or the CPU as one device. Without a GPU, two or more split the
       CPU into that many logical devices, at most one a core. Several hosts use all they have.
-    all_reduce: how one host's GPUs add up their gradients; see ALL_REDUCE.
+    all_reduce: how the devices add up their gradients: one host, see ALL_REDUCE; several, ALL_REDUCE_OVER_HOSTS.
 
   Raises:
-    app.UsageError: there are fewer devices than replicas.
+    app.UsageError: there are fewer devices than replicas, they cannot add up in that way, or TF_CONFIG is wrong.
   """
-  if os.environ.get('TF_CONFIG'):
-    return _several_hosts(replicas)
   gpus = tf.config.list_physical_devices('GPU')
+  if all_reduce == 'nccl' and not gpus:
+    raise app.UsageError('--all_reduce=nccl: this host has no GPU; leave it out')
+  for gpu in gpus:
+    tf.config.experimental.set_memory_growth(gpu, True)
+  if hosts.configured():
+    return _over_hosts(replicas, all_reduce)
   available = len(gpus) or os.cpu_count() or 1
   if replicas > available:
     kind = 'GPUs' if gpus else 'CPU cores and no GPU'
     raise app.UsageError(
       f'--replicas={replicas}: this host has {available} {kind}; pass --replicas={available} or fewer'
     )
-  if not gpus:
-    return _mirror_cpu(replicas or 1)
-  for gpu in gpus:
-    tf.config.experimental.set_memory_growth(gpu, True)
+  devices = _take_gpus(gpus[: replicas or None]) if gpus else _split_cpu(replicas or 1)
   reduce = ALL_REDUCE[all_reduce]
-  return tf.distribute.MirroredStrategy([f'/gpu:{i}' for i in range(replicas or len(gpus))], reduce and reduce())
+  return tf.distribute.MirroredStrategy(devices, reduce and reduce())
 
 
-def _several_hosts(replicas: int) -> tf.distribute.Strategy:
-  """Raises app.UsageError for a number of replicas: each host uses all its GPUs, or its CPU."""
-  if replicas:
-    raise app.UsageError(f'--replicas={replicas}: with TF_CONFIG every host uses all it has; leave it out')
-  options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS)
-  return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+def _take_gpus(gpus: list) -> list[str]:
+  tf.config.set_visible_devices(gpus, 'GPU')  # TensorFlow would take some memory of the others too
+  return [f'/gpu:{i}' for i in range(len(gpus))]
 
 
-def several_hosts(devices: tf.distribute.Strategy) -> bool:
-  return isinstance(devices, tf.distribute.MultiWorkerMirroredStrategy)
-
-
-def is_chief(devices: tf.distribute.Strategy) -> bool:
-  """Whether this process is the one that writes: the only one, or worker 0."""
-  if not several_hosts(devices):
-    return True
-  cluster = devices.cluster_resolver
-  return (cluster.task_type, cluster.task_id) in {('chief', 0), ('worker', 0)}
-
-
-@contextlib.contextmanager
-def output(devices: tf.distribute.Strategy, directory: str) -> Iterator[str]:
-  """Where this process writes: `directory` on the chief, a folder that is thrown away on every other worker.
-
-  All of them do the same work, so that none ends while another still waits for it.
-  """
-  if is_chief(devices):
-    yield directory
-    return
-  with tempfile.TemporaryDirectory() as scratch:
-    yield scratch
-
-
-def _mirror_cpu(replicas: int) -> tf.distribute.Strategy:
+def _split_cpu(replicas: int) -> list[str]:
   if replicas > 1:
     (cpu,) = tf.config.list_physical_devices('CPU')
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
-  return tf.distribute.MirroredStrategy([f'/cpu:{i}' for i in range(replicas)])
+  return [f'/cpu:{i}' for i in range(replicas)]
+
+
+def _over_hosts(replicas: int, all_reduce: str) -> tf.distribute.Strategy:
+  """Raises app.UsageError for a number of replicas: each host uses all its GPUs, or its CPU."""
+  if replicas:
+    raise app.UsageError(f'--replicas={replicas}: with TF_CONFIG every host uses all it has; leave it out')
+  if all_reduce not in ALL_REDUCE_OVER_HOSTS:
+    known = ' or '.join(ALL_REDUCE_OVER_HOSTS)
+    raise app.UsageError(f'--all_reduce={all_reduce}: is for the devices of one host; with TF_CONFIG pass {known}')
+  return hosts.join(ALL_REDUCE_OVER_HOSTS[all_reduce])
 
 
 def dtype_policy(precision: str) -> str:

@@ -10,12 +10,13 @@ import sys
 
 import numpy as np
 import pytest
+from absl import app
 from conftest import ROOT, run_trainer
 from tensorboard.backend.event_processing import event_accumulator
 
-from trainer import data, progress
+from trainer import data, hosts, progress
 
-SMALL = ('--validation_examples=56000', '--epochs=1', '--global_batch_size=250')  # 16 steps
+SMALL = ('--validation_examples=500', '--epochs=1', '--global_batch_size=250')  # 16 steps of the small set
 
 
 def step_losses(workdir: pathlib.Path) -> list[tuple[int, float]]:
@@ -170,47 +171,52 @@ class TestTheReport:
 
 
 @pytest.fixture(scope='module')
-def small(tfds_dir, tmp_path_factory) -> pathlib.Path:
+def small(small_tfds_dir, tmp_path_factory) -> pathlib.Path:
   """A small run of one replica in float32."""
   workdir = tmp_path_factory.mktemp('small')
-  result = run_trainer(f'--workdir={workdir}', f'--data_dir={tfds_dir}', *SMALL, '--precision=float32')
+  result = run_trainer(f'--workdir={workdir}', f'--data_dir={small_tfds_dir}', *SMALL, '--precision=float32')
   assert result.returncode == 0, result.stderr
   return workdir
 
 
 class TestRepeating:
-  def test_two_replicas_have_the_loss_curve_of_one(self, small, tfds_dir, tmp_path):
-    result = run_trainer(
-      f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *SMALL, '--precision=float32', '--replicas=2'
-    )
+  @pytest.mark.parametrize(
+    'all_reduce',
+    ['auto', *(pytest.param(name, marks=pytest.mark.slow) for name in ('hierarchical', 'reduction_to_one'))],
+  )
+  def test_two_replicas_have_the_loss_curve_of_one(self, all_reduce, small, small_tfds_dir, tmp_path):
+    flags = ('--precision=float32', '--replicas=2', f'--all_reduce={all_reduce}')
+    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *SMALL, *flags)
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / 'metrics.json').read_text())['replicas'] == 2
     one, two = step_losses(small), step_losses(tmp_path)
     assert [step for step, _ in two] == list(range(1, 17))
     np.testing.assert_allclose([loss for _, loss in two], [loss for _, loss in one], atol=1e-4)
 
-  def test_one_seed_gives_the_same_bits(self, small, tfds_dir, tmp_path):
-    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *SMALL, '--precision=float32')
+  def test_one_seed_gives_the_same_bits(self, small, small_tfds_dir, tmp_path):
+    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *SMALL, '--precision=float32')
     assert result.returncode == 0, result.stderr
     assert weights_sha256(tmp_path) == weights_sha256(small)
 
   @pytest.mark.slow
-  def test_one_seed_gives_the_same_bits_in_bfloat16_on_two_replicas(self, tfds_dir, tmp_path):
+  def test_one_seed_gives_the_same_bits_in_bfloat16_on_two_replicas(self, small_tfds_dir, tmp_path):
     flags = ('--precision=mixed_bfloat16', '--replicas=2')
     for name in ('first', 'second'):
-      result = run_trainer(f'--workdir={tmp_path / name}', f'--data_dir={tfds_dir}', *SMALL, *flags)
+      result = run_trainer(f'--workdir={tmp_path / name}', f'--data_dir={small_tfds_dir}', *SMALL, *flags)
       assert result.returncode == 0, result.stderr
     assert weights_sha256(tmp_path / 'first') == weights_sha256(tmp_path / 'second')
 
   @pytest.mark.slow
-  def test_another_seed_gives_others(self, small, tfds_dir, tmp_path):
-    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *SMALL, '--precision=float32', '--seed=1')
+  def test_another_seed_gives_others(self, small, small_tfds_dir, tmp_path):
+    result = run_trainer(
+      f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *SMALL, '--precision=float32', '--seed=1'
+    )
     assert result.returncode == 0, result.stderr
     assert weights_sha256(tmp_path) != weights_sha256(small)
 
   @pytest.mark.slow
-  def test_float16_trains_with_its_loss_scaled(self, tfds_dir, tmp_path, small):
-    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={tfds_dir}', *SMALL, '--precision=mixed_float16')
+  def test_float16_trains_with_its_loss_scaled(self, small_tfds_dir, tmp_path, small):
+    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *SMALL, '--precision=mixed_float16')
     assert result.returncode == 0, result.stderr
     half, full = (np.array([loss for _, loss in step_losses(path)]) for path in (tmp_path, small))
     assert half[-4:].mean() < half[:4].mean()
@@ -233,6 +239,7 @@ class TestBadInput:
       (['--global_batch_size=60000'], r'--global_batch_size=60000: more than the 54000'),
       (['--idx_dir=/nonexistent', '--data_dir={empty}'], r'/nonexistent/\S+ cannot be read.*four published files'),
       (['--workdir=/dev/null/run'], r'--workdir=/dev/null/run: cannot be written'),
+      (['--all_reduce=nccl'], r'--all_reduce=nccl: this host has no GPU'),
     ],
   )
   def test_is_one_line_and_exit_code_64(self, flags, said, tmp_path):
@@ -258,6 +265,61 @@ class TestBadInput:
     assert result.returncode == 64
     assert '--learning_rate=0.003 (now 0.1), --seed=0 (now 5)' in result.stderr
     assert {path: path.read_bytes() for path in trained.rglob('*') if path.is_file()} == before
+
+
+TASK = {'type': 'worker', 'index': 0}
+HOSTS = {'worker': ['a:1', 'b:1']}
+
+
+class TestBadTfConfig:
+  @pytest.mark.parametrize(
+    ('config', 'said'),
+    [
+      ('{"cluster"', r'delimiter'),
+      ('[]', r'list'),
+      ({'cluster': HOSTS}, r"has no 'task'"),
+      ({'cluster': HOSTS, 'task': {'type': 'worker'}}, r"has no 'index'"),
+      ({'cluster': HOSTS, 'task': {'type': 'worker', 'index': 2}}, r'task is worker 2, which cluster does not have'),
+      ({'cluster': HOSTS, 'task': {'type': 'worker', 'index': '0'}}, r"task is worker '0', which cluster does not"),
+      ({'cluster': HOSTS, 'task': {'type': 'chief', 'index': 0}}, r'task is chief 0, which cluster does not have'),
+      ({'cluster': {'worker': ['a']}, 'task': TASK}, r"'a' is not host:port"),
+      ({'cluster': {'worker': ['a:1', 'a:1']}, 'task': TASK}, r'same address twice'),
+      ({'cluster': {'chief': ['a:1', 'b:1']}, 'task': TASK}, r'more than one chief'),
+      ({'cluster': {**HOSTS, 'ps': ['c:1']}, 'task': TASK}, r'cluster has ps; every host here is a worker'),
+    ],
+  )
+  def test_is_said_with_an_example(self, config, said, monkeypatch):
+    text = config if isinstance(config, str) else json.dumps(config)
+    monkeypatch.setenv('TF_CONFIG', text)
+    with pytest.raises(app.UsageError, match=said) as refused:
+      hosts.configured()
+    assert text in str(refused.value)
+    assert '"task": {"type": "worker", "index": 0}' in str(refused.value)
+
+  def test_ends_the_trainer_with_exit_code_64(self, monkeypatch, tmp_path):
+    monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a"]}}')
+    result = run_trainer(f'--workdir={tmp_path}')
+    assert result.returncode == 64
+    assert "'a' is not host:port" in result.stderr
+    assert 'Traceback' not in result.stderr
+
+  @pytest.mark.parametrize(
+    ('flag', 'said'),
+    [
+      ('--replicas=2', r'every host uses all it has'),
+      ('--all_reduce=hierarchical', r'with TF_CONFIG pass auto or nccl'),
+    ],
+  )
+  def test_does_not_go_with_flags_for_one_host(self, flag, said, monkeypatch, tmp_path):
+    monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': HOSTS, 'task': TASK}))
+    result = run_trainer(f'--workdir={tmp_path}', flag)
+    assert result.returncode == 64
+    assert re.search(f'{flag}: .*{said}', result.stderr)
+
+  @pytest.mark.parametrize('config', ['', '{}', '{"cluster": {}, "task": {"type": "worker", "index": 0}}'])
+  def test_without_a_cluster_is_one_host(self, config, monkeypatch):
+    monkeypatch.setenv('TF_CONFIG', config)
+    assert hosts.configured() == []
 
 
 class TestHelp:

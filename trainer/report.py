@@ -58,12 +58,12 @@ def page(metrics: Mapping, images: Mapping[str, bytes]) -> str:
 
 def samples(train: data.Examples, labels: Sequence[str], columns: int = 12) -> Figure:
   """The first `columns` training images of each class, a row a class."""
-  figure = Figure(figsize=(columns * 0.62 + 1.2, len(labels) * 0.62), layout='tight')
-  axes = figure.subplots(len(labels), columns)
-  for label, row in zip(range(len(labels)), axes):
-    for axis, pixels in zip(row, train.pixels[train.labels == label]):
-      _picture(axis, pixels)
-    row[0].text(-0.15, 0.5, labels[label], transform=row[0].transAxes, ha='right', va='center', **STYLE)
+  figure = Figure(figsize=(columns * 0.62 + 0.9, len(labels) * 0.62), layout='tight')
+  axis = figure.subplots()
+  for row, label in enumerate(labels):
+    for column, pixels in enumerate(train.pixels[train.labels == row][:columns]):
+      _picture(axis, pixels, left=31 * column, top=31 * row)
+    axis.text(-4, 31 * row + 14, label, ha='right', va='center', **STYLE)
   return figure
 
 
@@ -107,26 +107,30 @@ def confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
   return figure
 
 
-def mistakes(test: data.Examples, probabilities: np.ndarray, labels: Sequence[str], count: int = 24) -> Figure:
+def mistakes(
+  test: data.Examples, probabilities: np.ndarray, labels: Sequence[str], count: int = 24, columns: int = 6
+) -> Figure:
   """The wrong answers that the model was surest of, each with its true and its predicted class."""
   predicted = probabilities.argmax(axis=1)
   wrong = np.flatnonzero(predicted != test.labels)
   surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind='stable')][:count]
   figure = Figure(figsize=(9.6, 6.4), layout='tight')
-  axes = list(figure.subplots(4, -(-count // 4)).flat)
-  for axis in axes:
-    axis.axis('off')
-  for axis, i in zip(axes, surest):
-    _picture(axis, test.pixels[i])
+  axis = figure.subplots()
+  for place, i in enumerate(surest):
+    row, column = divmod(place, columns)
+    left, top = 44 * column, 41 * row
+    _picture(axis, test.pixels[i], left, top)
     truth, answer, confidence = labels[test.labels[i]], labels[predicted[i]], probabilities[i, predicted[i]]
-    axis.set_title(f'is {truth}\nsaid {answer} {confidence:.1%}', fontsize=7.5, color=INK)
+    said = f'is {truth}\nsaid {answer} {confidence:.1%}'
+    axis.text(left + 14, top - 1, said, ha='center', va='bottom', fontsize=7.5, color=INK)
   return figure
 
 
-def _picture(axis: Axes, pixels: np.ndarray) -> None:
-  """Draws one image, uint8 (28, 28, 1), dark on white as the catalogue had it."""
-  axis.imshow(pixels[..., 0], cmap='gray_r', vmin=0, vmax=255)
+def _picture(axis: Axes, pixels: np.ndarray, left: int, top: int) -> None:
+  """Draws one image, uint8 (28, 28, 1), dark on white as the catalogue had it, a unit a pixel."""
+  axis.imshow(pixels[..., 0], cmap='gray_r', vmin=0, vmax=255, extent=(left, left + 28, top + 28, top))
   axis.axis('off')
+  axis.autoscale()
 
 
 def _png(figure: Figure) -> bytes:

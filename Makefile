@@ -17,7 +17,7 @@ run: .venv/ready data/.ready
 test: .venv/ready .cache/test-tools
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadscope -m 'not slow'
 
-test-slow: .venv/ready .cache/test-tools
+test-slow: .venv/ready .cache/test-tools .cache/flink
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadscope -m slow
 
 check: .venv/ready
@@ -64,6 +64,11 @@ data/.ready: scripts/prepare_data.py | .venv/ready
 	command -v ip || scripts/debian_packages.sh .cache/debian iproute2
 	command -v chromium || scripts/debian_packages.sh .cache/debian chromium
 	command -v kubectl || $(BIN)/python scripts/kubectl.py .cache/kubectl
+	touch $@
+
+# A Flink cluster, which the scorer's slow tests run on.
+.cache/flink: tests/flink/pom.xml scripts/flink.sh | .venv/ready
+	scripts/flink.sh $@
 	touch $@
 
 .PHONY: run test test-slow check figures image lock

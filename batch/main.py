@@ -10,10 +10,11 @@ import json
 import logging
 import os
 import pathlib
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import app
@@ -143,7 +144,7 @@ def describe(own: argparse.Namespace, plan: Any, card: Any) -> dict[str, Any]:
 
 
 def cli(argv: Sequence[str] | None = None) -> int:
-  """The command: 0, or 64 for flags that will not do, 3 for too many rejects, 1 for a job that failed."""
+  """The command: 0, or 64 for bad flags, 3 for too many rejects, 75 when stopped, 1 for a job that failed."""
   logging.basicConfig(level=logging.WARNING, format='%(message)s')
   logging.getLogger('batch').setLevel(logging.INFO)
   logging.getLogger('apache_beam').setLevel(logging.ERROR)
@@ -152,6 +153,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
     [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.environ.get('PYTHONPATH', '')]
   )
   argv = sys.argv[1:] if argv is None else argv
+  signal.signal(signal.SIGTERM, _stop)  # process 1 of a container gets no signal that it does not handle
   try:
     summary = run(argv)
     gc.freeze()  # or the end looks through all that was imported for garbage
@@ -170,6 +172,23 @@ def cli(argv: Sequence[str] | None = None) -> int:
     return 1
   print(tell(summary, parse(argv)[0].output))
   return 0
+
+
+def _stop(*_) -> None:
+  """Ends this process and its workers at once; Beam's own way out would wait for the shards under way."""
+  print('lookbook-score: stopped by SIGTERM; --resume continues after what is written', file=sys.stderr, flush=True)
+  for pid in list(_descendants(os.getpid())):
+    with contextlib.suppress(ProcessLookupError):
+      os.kill(pid, signal.SIGKILL)
+  os._exit(flags.EXIT_STOPPED)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+  """The processes that one started, and those that they did, as Linux lists them."""
+  for listing in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):
+    for child in map(int, listing.read_text().split()):
+      yield child
+      yield from _descendants(child)
 
 
 def tell(summary: dict[str, Any], output: str) -> str:

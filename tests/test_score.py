@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks import collection
@@ -100,17 +101,24 @@ def test_the_command_in_many_processes_writes_the_same_files_every_time(few, exp
   assert kit.file_bytes(tmp_path / 'one', 'predictions') == kit.file_bytes(tmp_path / 'two', 'predictions')
 
 
+def kill_all(process: subprocess.Popen) -> None:
+  os.killpg(process.pid, signal.SIGKILL)
+
+
 @pytest.mark.slow
-def test_a_killed_run_resumes_with_every_id_exactly_once(collections, exported, reference, tmp_path):
+@pytest.mark.parametrize(('stop', 'code'), [(kill_all, -signal.SIGKILL), (subprocess.Popen.terminate, 75)])
+def test_a_stopped_run_resumes_with_every_id_exactly_once(stop, code, collections, exported, reference, tmp_path):
   output = tmp_path / 'out'
   flags = ('--chunk_images=250', '--precision=float32')
   command = kit.command(exported, collections('tfrecord'), output, *flags)
   process = subprocess.Popen(command, cwd=kit.ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
   while len(written := list(output.glob('predictions/*.parquet'))) < 3:
-    assert process.poll() is None, 'the run ended before it could be killed'
+    assert process.poll() is None, 'the run ended before it could be stopped'
     time.sleep(0.01)
-  os.killpg(process.pid, signal.SIGKILL)
-  process.wait()
+  workers = psutil.Process(process.pid).children(recursive=True)
+  stop(process)
+  assert process.wait() == code
+  assert not [worker for worker in workers if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE]
   assert not (output / '_SUCCESS').exists()
   before = {path: path.stat().st_mtime_ns for path in written}
   result = kit.score_outside(exported, collections('tfrecord'), output, *flags, '--resume')

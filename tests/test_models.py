@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import fit, models, noise
+from trainer import models, noise
 
 
 def at(step: int, first_row: int = 0, seed: int = 7):
@@ -73,12 +73,44 @@ class TestSeed:
     pixels = np.random.default_rng(0).integers(0, 256, (100, 28, 28, 1), np.uint8)
     np.testing.assert_allclose(ours(pixels), notebooks(pixels / np.float32(255)), rtol=1e-5, atol=1e-7)
 
+
+class TestEveryNetwork:
   @pytest.mark.parametrize('policy', ['float32', 'mixed_bfloat16', 'mixed_float16'])
-  def test_answers_in_float32_with_probabilities(self, policy):
+  @pytest.mark.parametrize('name', models.MODELS)
+  def test_answers_in_float32_with_probabilities(self, name, policy):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)
-    probabilities = models.seed(policy)(pixels, training=False)
+    probabilities = models.MODELS[name].build(policy)(pixels, training=False)
     assert probabilities.dtype == tf.float32
     np.testing.assert_allclose(probabilities.numpy().sum(axis=1), 1, rtol=1e-5)
+
+
+class TestBest:
+  def test_has_less_than_a_million_parameters(self):
+    assert models.best().count_params() == 472_876
+
+  def test_its_convolution_is_that_of_the_standardised_kernel(self):
+    random = np.random.default_rng(0)
+    images = random.normal(size=(2, 7, 7, 5)).astype(np.float32)
+    layer = models.ScaledConv2D(6)
+    layer.build(images.shape)
+    kernel, gain, bias = (random.normal(1, 2, weight.shape).astype(np.float32) for weight in layer.weights)
+    layer.set_weights([kernel, gain, bias])
+    standardised = (kernel - kernel.mean((0, 1, 2))) / (kernel.std((0, 1, 2)) * np.sqrt(3 * 3 * 5)) * gain
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))  # (2, 7, 7, 5, 3, 3)
+    expected = np.einsum('nhwcij,ijco->nhwo', windows, standardised) + bias
+    np.testing.assert_allclose(layer(images), expected, rtol=1e-3, atol=1e-4)
+
+  def test_keeps_the_variance_of_what_passes(self):
+    x = tf.constant(np.random.default_rng(0).normal(size=(50, 14, 14, 64)), tf.float32)
+    for _ in range(8):
+      x = models.ScaledConv2D(64)(models.scaled_relu(x))
+    inside = x.numpy()[:, 3:-3, 3:-3]  # at the edges zeros come in
+    assert 0.5 < inside.var() < 1.5
+
+  def test_a_block_begins_close_to_the_identity(self):
+    shortcut, branch = np.ones((2, 3, 3, 4), np.float32), np.full((2, 3, 3, 4), 5, np.float32)
+    np.testing.assert_allclose(models.AddScaled()([shortcut, branch]), shortcut + 0.2 * branch, rtol=1e-6)
 
 
 class TestDropout:
@@ -135,14 +167,3 @@ class TestConv2D:
       results.append([outputs, *tape.gradient(loss, [images, *layer.trainable_variables])])
     for theirs, ours in zip(*results):
       np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-class TestFlip:
-  def test_mirrors_about_half_of_the_images_whole(self):
-    images = tf.constant(np.random.default_rng(0).integers(0, 256, (1000, 28, 28, 1), np.uint8))
-    with at(step=0):
-      flipped = fit.flip(images).numpy()
-    same = (flipped == images.numpy()).all(axis=(1, 2, 3))
-    mirrored = (flipped == images.numpy()[:, :, ::-1]).all(axis=(1, 2, 3))
-    assert (same ^ mirrored).all()
-    assert 400 < mirrored.sum() < 600  # sigma is 16

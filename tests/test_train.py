@@ -40,7 +40,7 @@ class TestARun:
     assert metrics['test_accuracy'] > 0.85
     assert metrics['val_accuracy'] > 0.85
     assert metrics['images_per_second'] == pytest.approx(2 * 210 * 256 / metrics['train_seconds'])
-    assert metrics['replicas'] == 1
+    assert (metrics['model'], metrics['replicas']) == ('seed', 1)
     assert re.fullmatch('[0-9a-f]{40}', metrics['git_commit'])
     assert set(metrics['versions']) >= {'python', 'tensorflow', 'tensorflow-datasets'}
 
@@ -213,6 +213,22 @@ class TestRepeating:
     )
     assert result.returncode == 0, result.stderr
     assert weights_sha256(tmp_path) != weights_sha256(small)
+
+  @pytest.mark.slow
+  def test_the_best_network_has_one_loss_curve_too(self, small_tfds_dir, tmp_path):
+    flags = ('--model=best', '--precision=float32')
+    for replicas in (1, 2):
+      result = run_trainer(
+        f'--workdir={tmp_path / str(replicas)}',
+        f'--data_dir={small_tfds_dir}',
+        *SMALL,
+        *flags,
+        f'--replicas={replicas}',
+      )
+      assert result.returncode == 0, result.stderr
+    one, two = ([loss for _, loss in step_losses(tmp_path / str(replicas))] for replicas in (1, 2))
+    np.testing.assert_allclose(two, one, atol=1e-4)
+    assert np.mean(one[-4:]) < np.mean(one[:4])
 
   @pytest.mark.slow
   def test_float16_trains_with_its_loss_scaled(self, small_tfds_dir, tmp_path, small):

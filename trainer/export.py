@@ -52,7 +52,7 @@ def _decode(encoded: tf.Tensor) -> tf.Tensor:
 
 def classifier(model: str, weights: Sequence[np.ndarray], labels: Sequence[str]) -> Classifier:
   """The network called `model` with these weights, in float32, ready to score and to save."""
-  network = models.MODELS[model]('float32')
+  network = models.MODELS[model].build('float32')
   network.set_weights(weights)
   return Classifier(network, labels)
 

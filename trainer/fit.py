@@ -11,9 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import data, models, noise
+from trainer import augment, data, models, noise
 
-FLIP_STREAM = 255  # the networks' dropout layers count up from 0
 WARMUP_FRACTION = 0.2
 WEIGHT_DECAY = 1e-2
 EMA_DECAY = 0.999
@@ -53,12 +52,13 @@ class Trainer:
 
   def __init__(self, strategy: tf.distribute.Strategy, recipe: Recipe, train: data.Examples):
     self.strategy, self.recipe, self.train = strategy, recipe, train
+    self.network = models.MODELS[recipe.model]
     self.steps_per_epoch = recipe.steps_per_epoch(len(train))
     keras.utils.set_random_seed(recipe.seed)  # the initial weights
     tf.config.experimental.enable_op_determinism()
     with strategy.scope():
-      self.model = models.MODELS[recipe.model](recipe.precision)
-      self.averaged = models.MODELS[recipe.model]('float32')
+      self.model = self.network.build(recipe.precision)
+      self.averaged = self.network.build('float32')
       self.averaged.set_weights(self.model.get_weights())
       self.rate_scale = tf.Variable(1.0, trainable=False)  # lower only after a blow-up
       self.optimizer = _optimizer(recipe, self.steps_per_epoch, self.rate_scale)
@@ -119,16 +119,30 @@ class Trainer:
   def _replica_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """One replica's part of a step: its part of the global batch's mean loss, and how many it had right."""
     with noise.at(noise.Address(self.recipe.seed, batch['step'], batch['first_row'])):
-      pixels = flip(batch['pixels'])  # uint8 (b, 28, 28, 1)
+      pixels = self._augment(batch['pixels'])  # uint8 (b, 28, 28, 1)
       with tf.GradientTape() as tape:
         probabilities = self.model(pixels, training=True)  # float32 (b, 10)
-        losses = keras.losses.sparse_categorical_crossentropy(batch['labels'], probabilities)  # float32 (b,)
+        losses = self._losses(batch['labels'], probabilities)  # float32 (b,)
         loss = tf.reduce_sum(losses) / self.recipe.global_batch_size
         scaled = self.optimizer.scale_loss(loss)
     variables = self.model.trainable_variables
     self.optimizer.apply(tape.gradient(scaled, variables), variables)  # sums the gradients over the replicas
     right = tf.math.count_nonzero(tf.argmax(probabilities, axis=1) == batch['labels'])
     return loss, right
+
+  def _augment(self, pixels: tf.Tensor) -> tf.Tensor:
+    pixels = augment.flip(pixels)
+    if self.network.shift:
+      pixels = augment.shift(pixels, self.network.shift)
+    return augment.erase(pixels, self.network.erase) if self.network.erase else pixels
+
+  def _losses(self, labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+    """Cross-entropy in nats, float32 (b,), against labels (b,) that are smoothed as the network wants it."""
+    smoothing = self.network.label_smoothing
+    if not smoothing:
+      return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+    targets = tf.one_hot(labels, models.CLASSES) * (1 - smoothing) + smoothing / models.CLASSES
+    return keras.losses.categorical_crossentropy(targets, probabilities)
 
   def _average_weights(self) -> None:
     """Moves the average towards the weights; faster at first, when there is little to average."""
@@ -157,19 +171,11 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _optimizer(recipe: Recipe, steps_per_epoch: int, rate_scale: tf.Variable) -> keras.optimizers.Optimizer:
-  """AdamW (Loshchilov and Hutter, arXiv 1711.05101); biases do not decay."""
+  """AdamW (Loshchilov and Hutter, arXiv 1711.05101); biases and gains do not decay."""
   schedule = OneCycle(recipe.learning_rate, recipe.epochs * steps_per_epoch, rate_scale)
   optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
-  optimizer.exclude_from_weight_decay(var_names=['bias'])
+  optimizer.exclude_from_weight_decay(var_names=['bias', 'gain'])
   return keras.optimizers.LossScaleOptimizer(optimizer) if recipe.precision == 'mixed_float16' else optimizer
-
-
-def flip(pixels: tf.Tensor) -> tf.Tensor:
-  """Mirrors each image left to right with probability a half: uint8 (b, 28, 28, 1) to the same."""
-  heads = noise.bits(FLIP_STREAM, tf.shape(pixels)[0], 1)[:, 0] < 2**15
-  columns = pixels.shape[2]
-  mirrored = tf.reshape(tf.reverse(tf.reshape(pixels, [-1, columns]), [1]), tf.shape(pixels))
-  return tf.compat.v1.where(heads, mirrored, pixels)  # picks whole images, where tf.where would broadcast to each pixel
 
 
 def predict(strategy: tf.distribute.Strategy, model: keras.Model, pixels: np.ndarray) -> np.ndarray:

@@ -40,8 +40,11 @@ IDX_DIR = flags.DEFINE_string(
 VALIDATION_EXAMPLES = flags.DEFINE_integer(
   'validation_examples', 6000, 'Images of the 60,000 for training that choose the best epoch instead.', lower_bound=1
 )
-MODEL = flags.DEFINE_enum('model', 'seed', ['seed'], 'The network.')
-EPOCHS = flags.DEFINE_integer('epochs', 60, 'Passes over the training images.', lower_bound=1)
+MODEL = flags.DEFINE_enum('model', 'seed', ['seed', 'best'], "The network: the notebook's, or a more accurate one.")
+EPOCHS = flags.DEFINE_integer(
+  'epochs', None, "Passes over the training images. By default the network's own: 60 for seed, 70 for best.",
+  lower_bound=1,
+)  # fmt: skip
 GLOBAL_BATCH_SIZE = flags.DEFINE_integer(
   'global_batch_size', 256, 'Images a step, over all replicas together.', lower_bound=1
 )

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, logging
 
-from trainer import data, export, fit, hosts, loop, record, report, strategy, workdir
+from trainer import data, export, fit, hosts, loop, models, record, report, strategy, workdir
 
 PACKAGES = ('tensorflow', 'keras', 'tensorflow-datasets', 'numpy')
 PIXEL_BIN_EDGES = list(range(0, 257, 16))
@@ -28,6 +28,7 @@ def run(
   all_reduce: str,
   precision: str,
   habits: loop.Habits,
+  epochs: int | None,
   **recipe_flags,
 ) -> None:
   """Trains, tests and exports, going on where an earlier process stopped; see trainer.main for the arguments.
@@ -37,7 +38,8 @@ def run(
     loop.Preempted, loop.NonFinite, hosts.LostWorker: the training ended early.
   """
   devices = strategy.create(replicas, all_reduce)
-  recipe = fit.Recipe(precision=strategy.dtype_policy(precision), **recipe_flags)
+  epochs = epochs or models.MODELS[recipe_flags['model']].epochs
+  recipe = fit.Recipe(precision=strategy.dtype_policy(precision), epochs=epochs, **recipe_flags)
   _check(recipe, devices.num_replicas_in_sync, data.EXAMPLES['train'])
   workdir.check(directory, recipe.fixed())
   metrics = workdir.finished(directory)

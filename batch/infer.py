@@ -22,7 +22,8 @@ from storage import files
 SIGNATURE = 'serve_pixels'
 BFLOAT16_CPU_FLAGS = {'avx512_bf16', 'amx_bf16'}
 # Of the 70,000 Fashion-MNIST images, bfloat16 gives 50 to 110 another class than float32 does. Over six trained seed
-# CNNs, none of these had its two likeliest classes more than 0.16 apart. Closer than this, float32 decides: one in 30.
+# CNNs and a `best`, none of these had its two likeliest classes more than 0.16 apart. Where they are closer than this,
+# float32 decides: one in 30.
 CLOSE_MARGIN = 0.2
 ROWS_STEP = 8  # rescored rows are padded to a multiple: each new batch size costs oneDNN a compilation
 

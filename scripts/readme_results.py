@@ -13,8 +13,8 @@ BEGIN, END = '<!-- results -->\n', '<!-- end of results -->'
 
 def rows() -> list[tuple[str, str, str]]:
   """(what, figure, command) of each line."""
-  run, scored, seeds, train, score = (
-    json.loads((RESULTS / f'{name}.json').read_text()) for name in ('run', 'scored', 'seeds', 'train', 'score')
+  run, scored, seeds, best, train, score = (
+    json.loads((RESULTS / f'{name}.json').read_text()) for name in ('run', 'scored', 'seeds', 'best', 'train', 'score')
   )
   over_seeds = lambda name: f'{seeds[name]["mean"]:.2%} ± {seeds[name]["deviation"]:.2%}'
   bench, scoring = '`python -m benchmarks.train`', '`python -m benchmarks.score`'
@@ -35,6 +35,11 @@ def rows() -> list[tuple[str, str, str]]:
       f'The same over {len(seeds["regime"]["seeds"])} seeds, mean ± standard deviation',
       f'**{over_seeds("test_accuracy")}** ({over_seeds("val_accuracy")})',
       '`python -m benchmarks.seeds`',
+    ),
+    (
+      f'The `best` network, {best["parameters"]:,} parameters, one seed',
+      f'**{best["test_accuracy"]:.2%}** ({best["val_accuracy"]:.2%})',
+      '`python -m trainer.main --model=best --workdir=runs/best`',
     ),
     (
       f'Training, images/s ({regime})',

@@ -66,4 +66,6 @@ def by_number(output) -> tuple[np.ndarray, np.ndarray]:
 
 
 def file_bytes(output, folder: str) -> dict[str, bytes]:
-  return {path.name: path.read_bytes() for path in (pathlib.Path(output) / folder).iterdir()}
+  """The files by name, without the hidden one that a worker killed while it wrote may leave."""
+  paths = (pathlib.Path(output) / folder).iterdir()
+  return {path.name: path.read_bytes() for path in paths if not path.name.startswith('.')}

@@ -18,7 +18,7 @@ test: .venv/ready .cache/test-tools
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadscope -m 'not slow'
 
 test-slow: .venv/ready .cache/test-tools .cache/flink
-	$(BIN)/python -m pytest -n 3 --dist loadscope -m slow  # they often wait
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadscope -m slow
 
 check: .venv/ready
 	$(BIN)/ruff check .

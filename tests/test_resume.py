@@ -20,8 +20,8 @@ from test_train import step_losses
 from tests.ports import free_ports
 from trainer import checkpoint
 
-# 64 steps of 124 of the small set's images, validated twice
 KILLS = int(os.environ.get('LOOKBOOK_KILLS', '4'))  # of several replicas or hosts; 20 take five minutes more
+# 64 steps of 124 of the small set's images, validated twice
 FLAGS = ('--validation_examples=500', '--epochs=2', '--global_batch_size=124', '--precision=float32')
 
 

@@ -1,69 +1,88 @@
-"""What a checkpoint every 100 steps costs, with and without in turn in one process. Prints one JSON line.
+"""What a checkpoint every 100 steps costs, with and without in turn in one process.
 
-python -m benchmarks.checkpoint --data_dir=data
+  python -m benchmarks.checkpoint --data_dir=data
+
+Prints one JSON line.
 """
 
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from absl import app, flags
+
+from benchmarks import machine
+
+if TYPE_CHECKING:  # TensorFlow is imported late, so that --help need not wait for it
+  from trainer import fit
 
 DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'TFDS directory with fashion_mnist.')
 WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where to write the checkpoints, local or gs://; a temporary folder else.'
 )
-ROUNDS = flags.DEFINE_integer('rounds', 8, 'Stretches of each to time, after one of each to warm up.', lower_bound=1)
+ROUNDS = flags.DEFINE_integer('rounds', 8, 'Stretches of each to time, after a warm-up.', 1)
 STEPS = flags.DEFINE_integer('steps', 100, 'Steps between checkpoints.', lower_bound=1)
+VALIDATION_EXAMPLES = flags.DEFINE_integer(
+  'validation_examples', 6000, 'Training images that are not trained on.', lower_bound=1
+)
+
+
+def create_trainer() -> 'fit.Trainer':
+  """Returns the trainer with its default recipe."""
+  from trainer import data, fit, strategy
+
+  held_out = VALIDATION_EXAMPLES.value
+  train, _ = data.split_validation(data.read(data.prepare(DATA_DIR.value), 'train'), held_out, 0)
+  recipe = fit.Recipe('seed', held_out, 30, 256, 3e-3, 0, strategy.dtype_policy('auto'))
+  return fit.Trainer(strategy.create(0), recipe, train)
+
+
+def measure(trainer: 'fit.Trainer', save: Callable[[], object]) -> dict:
+  """Returns what saving adds to each stretch of training, as a fraction, and its seconds alone."""
+
+  def stretch(saves: bool) -> float:
+    started = time.perf_counter()
+    trainer.advance(STEPS.value)
+    if saves:
+      save()
+    return time.perf_counter() - started
+
+  pairs = [(stretch(False), stretch(True)) for _ in range(ROUNDS.value + 1)][1:]
+  started = time.perf_counter()
+  save()
+  alone = time.perf_counter() - started
+  return {
+    'cost': round(statistics.median(saving / bare for bare, saving in pairs) - 1, 4),
+    'costs': [round(saving / bare - 1, 4) for bare, saving in pairs],
+    'checkpoint_seconds': round(alone, 4),
+  }
 
 
 def main(argv: list[str]) -> None:
   del argv
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  import tensorflow as tf
+  from trainer import checkpoint, record
 
-  from trainer import checkpoint, data, fit, record, strategy
-
-  train, _ = data.split_validation(data.read(data.prepare(DATA_DIR.value), 'train'), 6000, 0)
-  recipe = fit.Recipe('seed', 6000, 30, 256, 3e-3, 0, strategy.dtype_policy('auto'))
-  trainer = fit.Trainer(strategy.create(0), recipe, train)
+  trainer = create_trainer()
   done = record.Record(best_weights=trainer.averaged.get_weights())
-
   with tempfile.TemporaryDirectory() as scratch:
 
-    def stretch(saves: bool) -> float:
-      started = time.perf_counter()
-      trainer.advance(STEPS.value)
-      if saves:
-        checkpoint.save(WORKDIR.value or scratch, {**trainer.state(), **done.state()}, keep=3)
-      return time.perf_counter() - started
+    def save() -> None:
+      state = {**trainer.state(), **done.state()}
+      checkpoint.save(WORKDIR.value or scratch, state, keep=3)
 
-    pairs = [(stretch(False), stretch(True)) for _ in range(ROUNDS.value + 1)][1:]
-    started = time.perf_counter()
-    checkpoint.save(WORKDIR.value or scratch, {**trainer.state(), **done.state()}, keep=3)
-    alone = time.perf_counter() - started
-  print(
-    json.dumps(
-      {
-        'cost': round(statistics.median(saving / bare for bare, saving in pairs) - 1, 4),
-        'costs': [round(saving / bare - 1, 4) for bare, saving in pairs],
-        'checkpoint_seconds': round(alone, 4),
-        'regime': {
-          'steps_between': STEPS.value,
-          'rounds': ROUNDS.value,
-          'workdir': WORKDIR.value or 'local',
-          'cpu': platform.processor() or platform.machine(),
-          'cores': os.cpu_count(),
-          'gpus': len(tf.config.list_physical_devices('GPU')),
-          'tensorflow': tf.__version__,
-          'precision': recipe.precision,
-        },
-      }
-    )
-  )
+    figures = measure(trainer, save)
+  regime = {
+    'steps_between': STEPS.value,
+    'rounds': ROUNDS.value,
+    'workdir': WORKDIR.value or 'local',
+    'precision': trainer.recipe.precision,
+  }
+  print(json.dumps({**figures, 'regime': regime, 'machine': machine.facts()}))
 
 
 if __name__ == '__main__':

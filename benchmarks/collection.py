@@ -1,14 +1,16 @@
-"""Writes the Fashion-MNIST test images as a collection to score, in any of the formats that the scorer reads.
+"""Writes the Fashion-MNIST test images as a collection, in any format that the scorer reads.
 
   python -m benchmarks.collection --data_dir=DIR --format=png --images=10000 --output=pictures
 
-Past 10,000 the images repeat; ids do not. Each id ends in the image's number.
+Past the last test image, of 10,000, they repeat; ids do not. Each id ends in the image's number.
+Prints one JSON line, whose `input` names the collection for the scorer's --input.
 """
 
 import argparse
 import csv
 import gzip
 import io
+import json
 import os
 import struct
 import sys
@@ -17,11 +19,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from benchmarks import machine
+
 FORMATS = ('png', 'tfrecord', 'tfrecord.gz', 'tar', 'idx', 'parquet', 'manifest')
+Rows = Iterator[tuple[int, bytes, int]]  # number, PNG, label
 
 
 def test_images(data_dir: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-  """(pixels uint8 (10000, 28, 28, 1), labels int64 (10000,), label names) of a prepared TFDS directory."""
+  """Returns pixels uint8 (N, 28, 28, 1), labels int64 (N,) and the labels' names."""
   import tensorflow_datasets as tfds
 
   builder = tfds.builder('fashion_mnist', data_dir=data_dir)
@@ -37,27 +42,30 @@ def write(data_dir: str, kind: str, images: int, output: str, shards: int = 1) -
   pixels, labels, names = test_images(data_dir)
   os.makedirs(output, exist_ok=True)
   parts = [range(images * i // shards, images * (i + 1) // shards) for i in range(shards)]
-  path = lambda i, suffix: os.path.join(output, f'test-{i:05d}-of-{shards:05d}{suffix}')
   if kind == 'idx':
     for i, part in enumerate(parts):
-      _write_idx(output, f'part{i:05d}', pixels[np.array(part) % len(pixels)], labels[np.array(part) % len(labels)])
+      numbers = np.array(part) % len(pixels)
+      _write_idx(output, f'part{i:05d}', pixels[numbers], labels[numbers])
     return os.path.join(output, '*-images-idx3-ubyte')
   encoded = [tf.io.encode_png(image).numpy() for image in pixels[:images]]
-  rows = lambda part: ((n, encoded[n % len(encoded)], int(labels[n % len(labels)])) for n in part)
+
+  def rows(part: range) -> Rows:
+    for number in part:
+      yield number, encoded[number % len(encoded)], int(labels[number % len(labels)])
+
   if kind in ('png', 'manifest'):
     return _write_files(output, rows(range(images)), names, kind)
   writer = {'tar': _write_tar, 'parquet': _write_parquet}.get(kind, _write_tfrecord)
-  suffix = f'.{kind}'
   for i, part in enumerate(parts):
-    writer(path(i, suffix), rows(part))
-  return os.path.join(output, f'test-*{suffix}')
-
-
-Rows = Iterator[tuple[int, bytes, int]]  # number, PNG, label
+    writer(os.path.join(output, f'test-{i:05d}-of-{shards:05d}.{kind}'), rows(part))
+  return os.path.join(output, f'test-*.{kind}')
 
 
 def _write_files(output: str, rows: Rows, names: list[str], kind: str) -> str:
-  """PNG files in folders named after their labels, and beside them a manifest that says the same."""
+  """Writes PNG files in folders named after their labels, and a manifest that says the same.
+
+  Returns the --input that names the files or, for the kind manifest, that table.
+  """
   manifest = os.path.join(output, 'manifest.csv')
   with open(manifest, 'w', newline='') as file:
     table = csv.writer(file, lineterminator='\n')
@@ -74,7 +82,9 @@ def _write_files(output: str, rows: Rows, names: list[str], kind: str) -> str:
 def _write_tfrecord(path: str, rows: Rows) -> None:
   import tensorflow as tf
 
-  feature = lambda kind, values: tf.train.Feature(**{f'{kind}_list': {'value': [values]}})
+  def feature(kind: str, value: bytes | int) -> tf.train.Feature:
+    return tf.train.Feature(**{f'{kind}_list': {'value': [value]}})
+
   with tf.io.TFRecordWriter(path, 'GZIP' if path.endswith('.gz') else '') as writer:
     for number, png, label in rows:
       features = {
@@ -101,7 +111,8 @@ def _write_parquet(path: str, rows: Rows) -> None:
 
   numbers, images, labels = zip(*rows)
   structs = [{'bytes': png, 'path': f'test-{number:07d}'} for number, png in zip(numbers, images)]
-  table = pa.table({'image': structs, 'label': pa.array(labels), 'source': ['fashion_mnist'] * len(labels)})
+  source = ['fashion_mnist'] * len(labels)
+  table = pa.table({'image': structs, 'label': pa.array(labels), 'source': source})
   pq.write_table(table, path, row_group_size=4096)
 
 
@@ -113,14 +124,29 @@ def _write_idx(output: str, name: str, pixels: np.ndarray, labels: np.ndarray) -
 
 
 def main(argv: list[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--data_dir', required=True, help='a TFDS directory with fashion_mnist prepared')
-  parser.add_argument('--format', required=True, choices=FORMATS)
-  parser.add_argument('--images', type=int, default=10_000)
-  parser.add_argument('--output', required=True, help='the directory to write to')
-  parser.add_argument('--shards', type=int, default=1, help='files to spread the images over')
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('--data_dir', required=True, help='a TFDS directory with fashion_mnist prepared')
+  add('--format', required=True, choices=FORMATS)
+  add('--images', type=int, default=10_000, help='how many to write')
+  add('--output', required=True, help='the directory to write to')
+  add('--shards', type=int, default=1, help='files to spread the images over')
   args = parser.parse_args(argv)
-  print(write(args.data_dir, args.format, args.images, args.output, args.shards))
+  if args.images < 1:
+    parser.error(f'--images {args.images}: pass 1 or more')
+  if not 1 <= args.shards <= args.images:
+    parser.error(f'--shards {args.shards}: pass 1 to {args.images}, so that each file has an image')
+  result = {
+    'input': write(args.data_dir, args.format, args.images, args.output, args.shards),
+    'format': args.format,
+    'images': args.images,
+    'shards': args.shards,
+    'machine': machine.facts(),
+  }
+  print(json.dumps(result))
 
 
 if __name__ == '__main__':

@@ -1,9 +1,10 @@
-"""The trainer's accuracy over several seeds, which decide the split, the first weights, the order and the noise.
+"""The trainer's accuracy over several seeds, which decide split, first weights, order and noise.
 
   python -m benchmarks.seeds --data_dir=data --output=runs/seeds --seeds 0 1 2
 
-Each seed has a run of `python -m trainer.main` of its own under --output, which goes on where it was stopped;
-what comes after the flags here is passed on to it. Prints one JSON line.
+Each seed has a run of `python -m trainer.main` of its own under --output, which goes on where it
+was stopped; what comes after the flags here is passed on to it. --finished=runs/seed takes a run
+that is there already, whose settings must be the others'. Prints one JSON line.
 """
 
 import argparse
@@ -13,18 +14,79 @@ import statistics
 import subprocess
 import sys
 
-SAME = ('model', 'epochs', 'global_batch_size', 'precision', 'device', 'versions', 'git_commit')
+from benchmarks import machine
+
+SETTINGS = (
+  'model',
+  'validation_examples',
+  'epochs',
+  'global_batch_size',
+  'learning_rate',
+  'precision',
+  'replicas',
+  'device',
+  'versions',
+)
+
+
+class Mismatch(Exception):
+  """Two runs whose accuracies do not belong in one mean."""
+
+
+def finished_run(folder: pathlib.Path) -> dict:
+  """Returns the metrics of a finished run.
+
+  Raises:
+    Mismatch: there are none.
+  """
+  try:
+    return json.loads((folder / 'metrics.json').read_text())
+  except FileNotFoundError:
+    remedy = 'pass the --workdir of a run that ended, or leave the flag out'
+    raise Mismatch(f'--finished={folder}: has no metrics.json; {remedy}') from None
 
 
 def train(seed: int, data_dir: str, workdir: pathlib.Path, rest: list[str]) -> dict:
-  """The metrics of the finished run."""
-  command = [sys.executable, '-m', 'trainer.main', f'--workdir={workdir}', f'--data_dir={data_dir}', f'--seed={seed}']
-  subprocess.run([*command, *rest], check=True)
+  """Returns the metrics of the seed's run, once it is finished."""
+  flags = [f'--workdir={workdir}', f'--data_dir={data_dir}', f'--seed={seed}']
+  command = [sys.executable, '-m', 'trainer.main', *flags, *rest]
+  subprocess.run(command, check=True, stdout=sys.stderr)
   return json.loads((workdir / 'metrics.json').read_text())
 
 
+def check_same(one: dict, other: dict, where: pathlib.Path) -> None:
+  """Raises Mismatch where the settings differ."""
+  for name in SETTINGS:
+    if one[name] != other[name]:
+      raise Mismatch(
+        f'{where}: has {name} {other[name]}, seed {one["seed"]} has {one[name]}; '
+        'train them with the same flags, in another --output'
+      )
+
+
+def collect(args: argparse.Namespace, rest: list[str]) -> list[dict]:
+  """Returns the metrics of every seed's run, in the seeds' order, trained here where it must be.
+
+  Raises:
+    Mismatch: two runs have different settings, or a finished one has none of the seeds.
+  """
+  there = {}
+  for folder in args.finished:
+    run = finished_run(folder)
+    if run['seed'] not in args.seeds:
+      raise Mismatch(f'--finished={folder}: has seed {run["seed"]}, which is not among --seeds')
+    there[run['seed']] = run, folder
+  runs: list[dict] = []
+  for seed in args.seeds:
+    folder = args.output / str(seed)
+    run, folder = there.get(seed) or (train(seed, args.data_dir, folder, rest), folder)
+    check_same(runs[0] if runs else run, run, folder)
+    runs.append(run)
+  return runs
+
+
 def summary(values: list[float]) -> dict:
-  """Mean, and the sample standard deviation of one run (not of the mean)."""
+  """Returns the mean, and the sample standard deviation of one run (not of the mean)."""
   return {
     'mean': round(statistics.mean(values), 5),
     'deviation': round(statistics.stdev(values), 5) if len(values) > 1 else None,
@@ -33,22 +95,38 @@ def summary(values: list[float]) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--data_dir', required=True, help='a TFDS directory with fashion_mnist')
-  parser.add_argument('--output', required=True, help='a directory for the runs')
-  parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-  args, rest = parser.parse_known_args(argv)
-  runs = [train(seed, args.data_dir, pathlib.Path(args.output, str(seed)), rest) for seed in args.seeds]
-  print(
-    json.dumps(
-      {
-        'test_accuracy': summary([run['test_accuracy'] for run in runs]),
-        'val_accuracy': summary([run['val_accuracy'] for run in runs]),
-        'train_seconds': summary([round(run['train_seconds'], 1) for run in runs]),
-        'regime': {'seeds': args.seeds, **{name: runs[0][name] for name in SAME}},
-      }
-    )
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
+  add = parser.add_argument
+  add('--data_dir', required=True, help='a TFDS directory with fashion_mnist')
+  add('--output', type=pathlib.Path, required=True, help='a directory for the runs')
+  add('--seeds', type=int, nargs='+', default=[0, 1, 2])
+  add(
+    '--finished',
+    type=pathlib.Path,
+    action='append',
+    default=[],
+    help='the --workdir of a finished run to take for its seed; repeat it for more',
+  )
+  args, rest = parser.parse_known_args(argv)
+  try:
+    runs = collect(args, rest)
+  except Mismatch as error:
+    parser.error(str(error))
+  result = {
+    'test_accuracy': summary([run['test_accuracy'] for run in runs]),
+    'val_accuracy': summary([run['val_accuracy'] for run in runs]),
+    'train_seconds': summary([round(run['train_seconds'], 1) for run in runs]),
+    'regime': {
+      'seeds': args.seeds,
+      **{name: runs[0][name] for name in SETTINGS},
+      'git_commits': sorted({str(run['git_commit']) for run in runs}),
+    },
+    'machine': machine.facts(),
+  }
+  print(json.dumps(result))
 
 
 if __name__ == '__main__':

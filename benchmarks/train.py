@@ -2,13 +2,13 @@
 
   python -m benchmarks.train --data_dir=data
 
-The notebook's way is Keras `fit` on float32 arrays with Adam at 1e-3 and batches of 64. Ours is the trainer with its
-default recipe. An epoch of one follows an epoch of the other, so that what else the machine does falls on both.
+The notebook's way is Keras `fit` on float32 arrays with Adam at 1e-3 and batches of 64. Ours is
+the trainer with its default recipe. An epoch of one follows an epoch of the other, so that what
+else the machine does falls on both.
 """
 
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -16,20 +16,39 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from absl import app, flags
 
+from benchmarks import machine
+
+if TYPE_CHECKING:  # TensorFlow is imported late, so that --help need not wait for it
+  import keras
+
+  from trainer import data, fit
+
 DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'TFDS directory with fashion_mnist.')
-ROUNDS = flags.DEFINE_integer('rounds', 5, 'Epochs of each to time, after one of each to warm up.', lower_bound=1)
-OUR_EPOCHS = flags.DEFINE_integer('our_epochs', 24, "Length of our schedule in the race to the seed's accuracy.")
+ROUNDS = flags.DEFINE_integer('rounds', 5, 'Epochs of each to time, after a warm-up.', 1)
+OUR_EPOCHS = flags.DEFINE_integer(
+  'our_epochs', 24, "Length of our schedule in the race to the seed's accuracy.", lower_bound=1
+)
 MAX_EPOCHS = flags.DEFINE_integer(
-  'max_epochs', 25, "Epochs after which the notebook's race ends without it; 0 leaves both races out."
+  'max_epochs',
+  25,
+  "Epochs after which the notebook's race ends without it; 0 leaves both races out.",
+  lower_bound=0,
+)
+VALIDATION_EXAMPLES = flags.DEFINE_integer(
+  'validation_examples', 6000, 'Training images that neither trains on.', lower_bound=1
 )
 SEED_ACCURACY = 0.9133  # what the seed notebook reports on test
 SEED = 0
+BATCH = 256  # images a step, the trainer's default
+STEPS_AT_ONCE = 50  # steps between two returns to Python, as many as the trainer's own loop takes
 
 
-def notebook_model():
+def notebook_model() -> 'keras.Model':
+  """Returns the notebook's network, compiled as it was there."""
   import keras
 
   layers = keras.layers
@@ -49,12 +68,13 @@ def notebook_model():
       layers.Dense(10, activation='softmax'),
     ]
   )
-  model.compile(keras.optimizers.Adam(1e-3), 'sparse_categorical_crossentropy', metrics=['accuracy'])
+  optimizer = keras.optimizers.Adam(1e-3)
+  model.compile(optimizer, 'sparse_categorical_crossentropy', metrics=['accuracy'])
   return model
 
 
-def notebook_epochs(model, train) -> Iterator[float]:
-  """Seconds of each epoch."""
+def notebook_epochs(model: 'keras.Model', train: 'data.Examples') -> Iterator[float]:
+  """Yields the seconds of each epoch."""
   pixels = train.pixels.astype('float32') / 255
   while True:
     started = time.perf_counter()
@@ -62,30 +82,32 @@ def notebook_epochs(model, train) -> Iterator[float]:
     yield time.perf_counter() - started
 
 
-def our_trainer(train, epochs: int):
+def our_trainer(train: 'data.Examples', epochs: int) -> 'fit.Trainer':
+  """Returns a trainer with the default recipe, but for its length."""
   from trainer import fit, strategy
 
-  recipe = fit.Recipe('seed', 6000, epochs, 256, 3e-3, SEED, strategy.dtype_policy('auto'))
+  precision = strategy.dtype_policy('auto')
+  held_out = VALIDATION_EXAMPLES.value
+  recipe = fit.Recipe('seed', held_out, epochs, BATCH, 3e-3, SEED, precision)
   return fit.Trainer(strategy.create(0), recipe, train)
 
 
-def our_epochs(trainer) -> Iterator[float]:
-  """Seconds of each epoch."""
-  from trainer import loop
-
+def our_epochs(trainer: 'fit.Trainer') -> Iterator[float]:
+  """Yields the seconds of each epoch."""
   while True:
     started = time.perf_counter()
-    for first in range(0, trainer.steps_per_epoch, loop.STEPS_PER_CALL):
-      trainer.advance(min(loop.STEPS_PER_CALL, trainer.steps_per_epoch - first))
+    for first in range(0, trainer.steps_per_epoch, STEPS_AT_ONCE):
+      trainer.advance(min(STEPS_AT_ONCE, trainer.steps_per_epoch - first))
     yield time.perf_counter() - started
 
 
-def throughput(train) -> dict:
-  """Images/s of each, epochs alternating."""
+def throughput(train: 'data.Examples') -> dict:
+  """Returns the images/s of each, epochs alternating."""
   notebook = notebook_epochs(notebook_model(), train)
   trainer = our_trainer(train, ROUNDS.value + 1)
-  ours, our_images = our_epochs(trainer), trainer.steps_per_epoch * trainer.recipe.global_batch_size
-  pairs = [(len(train) / next(notebook), our_images / next(ours)) for _ in range(ROUNDS.value + 1)][1:]
+  ours, our_images = our_epochs(trainer), trainer.steps_per_epoch * BATCH
+  rounds = range(ROUNDS.value + 1)
+  pairs = [(len(train) / next(notebook), our_images / next(ours)) for _ in rounds][1:]
   return {
     'notebook_images_per_second': round(statistics.median(theirs for theirs, _ in pairs)),
     'images_per_second': round(statistics.median(mine for _, mine in pairs)),
@@ -95,34 +117,46 @@ def throughput(train) -> dict:
   }
 
 
-def race(train, test) -> dict:
-  """Seconds of training until an epoch ends at the seed's test accuracy; None where it never does."""
+def races(train: 'data.Examples', test: 'data.Examples') -> dict[str, float | None]:
+  """Returns the seconds of training of each until an epoch ends at the seed's test accuracy.
+
+  None stands for one that never got there, and for a race that was left out.
+  """
+  run = bool(MAX_EPOCHS.value)
+  return {
+    'seconds_to_seed_accuracy': our_race(train, test) if run else None,
+    'notebook_seconds_to_seed_accuracy': notebook_race(train, test) if run else None,
+  }
+
+
+def our_race(train: 'data.Examples', test: 'data.Examples') -> float | None:
+  """Returns our seconds; what is judged is what the trainer would export."""
   from trainer import export, fit
 
-  def ours() -> float | None:
-    trainer, seconds = our_trainer(train, OUR_EPOCHS.value), 0.0
-    for _, epoch_seconds in zip(range(OUR_EPOCHS.value), our_epochs(trainer)):
-      seconds += epoch_seconds
-      served = export.classifier('seed', trainer.averaged.get_weights(), ['?'] * 10)
-      if fit.accuracy(export.score(served, test.pixels), test.labels) >= SEED_ACCURACY:
-        return round(seconds, 1)
-    return None
+  trainer, seconds = our_trainer(train, OUR_EPOCHS.value), 0.0
+  for _, epoch_seconds in zip(range(OUR_EPOCHS.value), our_epochs(trainer)):
+    seconds += epoch_seconds
+    served = export.classifier('seed', trainer.averaged.get_weights(), ['?'] * 10)
+    if fit.accuracy(export.score(served, test.pixels), test.labels) >= SEED_ACCURACY:
+      return round(seconds, 1)
+  return None
 
-  def notebook() -> float | None:
-    model, seconds = notebook_model(), 0.0
-    for _, epoch_seconds in zip(range(MAX_EPOCHS.value), notebook_epochs(model, train)):
-      seconds += epoch_seconds
-      if fit.accuracy(model.predict(test.pixels / 255.0, batch_size=1000, verbose=0), test.labels) >= SEED_ACCURACY:
-        return round(seconds, 1)
-    return None
 
-  if not MAX_EPOCHS.value:
-    return {'notebook_seconds_to_seed_accuracy': None, 'seconds_to_seed_accuracy': None}
-  return {'seconds_to_seed_accuracy': ours(), 'notebook_seconds_to_seed_accuracy': notebook()}
+def notebook_race(train: 'data.Examples', test: 'data.Examples') -> float | None:
+  """Returns the notebook's seconds."""
+  from trainer import fit
+
+  model, seconds = notebook_model(), 0.0
+  for _, epoch_seconds in zip(range(MAX_EPOCHS.value), notebook_epochs(model, train)):
+    seconds += epoch_seconds
+    probabilities = model.predict(test.pixels / 255.0, batch_size=1000, verbose=0)
+    if fit.accuracy(probabilities, test.labels) >= SEED_ACCURACY:
+      return round(seconds, 1)
+  return None
 
 
 def peak_rss_bytes() -> int:
-  """Of the trainer's own command, from start to report, for one epoch."""
+  """Returns the peak of the trainer's own command, from start to report, for one epoch."""
   with tempfile.TemporaryDirectory() as workdir:
     command = [
       sys.executable,
@@ -130,9 +164,12 @@ def peak_rss_bytes() -> int:
       'trainer.main',
       f'--workdir={workdir}',
       f'--data_dir={DATA_DIR.value}',
+      f'--validation_examples={VALIDATION_EXAMPLES.value}',
       '--epochs=1',
     ]
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+  if result.returncode:
+    raise RuntimeError(f'{" ".join(command)} ended with {result.returncode}:\n{result.stderr}')
   return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
 
@@ -141,27 +178,22 @@ def main(argv: list[str]) -> None:
   peak = peak_rss_bytes()
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   import keras
-  import tensorflow as tf
 
   from trainer import data
 
   keras.utils.set_random_seed(SEED)
   builder = data.prepare(DATA_DIR.value)
-  train, _ = data.split_validation(data.read(builder, 'train'), 6000, SEED)
-  result = throughput(train) | race(train, data.read(builder, 'test')) | {'peak_rss_bytes': peak}
+  train, _ = data.split_validation(data.read(builder, 'train'), VALIDATION_EXAMPLES.value, SEED)
+  figures = throughput(train) | races(train, data.read(builder, 'test'))
   regime = {
-    'cpu': platform.processor() or platform.machine(),
-    'cores': os.cpu_count(),
-    'gpus': len(tf.config.list_physical_devices('GPU')),
-    'tensorflow': tf.__version__,
-    'keras': keras.__version__,
     'train_images': len(train),
     'rounds': ROUNDS.value,
     'seed': SEED,
     'our_epochs': OUR_EPOCHS.value,
     'max_epochs': MAX_EPOCHS.value,
   }
-  print(json.dumps(result | {'regime': regime}))
+  result = {**figures, 'peak_rss_bytes': peak, 'regime': regime, 'machine': machine.facts()}
+  print(json.dumps(result))
 
 
 if __name__ == '__main__':

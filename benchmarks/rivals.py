@@ -1,0 +1,103 @@
+"""The two ways of scoring that benchmarks.score compares the scorer with.
+
+  python -m benchmarks.rivals stock --model=MODEL --input='DIR/*.tfrecord' --output=scored
+
+Both read PNGs from TFRecord files as benchmarks.collection writes them.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+BATCH = 512
+
+
+def run_stock(model: str, pattern: str, output: str) -> None:
+  """Scores with Beam's RunInference over single images, as Beam's own examples have it."""
+  import apache_beam as beam
+  import tensorflow as tf
+  from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
+  from apache_beam.options.pipeline_options import PipelineOptions
+
+  class SavedModelHandler(ModelHandler):
+    """TFModelHandlerNumpy for a SavedModel, which that cannot load (apache/beam issue 30616)."""
+
+    def load_model(self) -> Any:
+      return tf.saved_model.load(model)
+
+    def run_inference(
+      self,
+      batch: Sequence[tuple[str, np.ndarray]],
+      loaded: Any,
+      inference_args: dict | None = None,
+    ) -> list[PredictionResult]:
+      images = np.stack([image for _, image in batch], axis=0)
+      scored = loaded.signatures['serve_pixels'](pixels=tf.constant(images))
+      rows = scored['probabilities'].numpy()
+      return [PredictionResult(example, row) for example, row in zip(batch, rows)]
+
+  def parse(record: bytes) -> tuple[str, np.ndarray]:
+    features = tf.train.Example.FromString(record).features.feature
+    png = features['image/encoded'].bytes_list.value[0]
+    return features['id'].bytes_list.value[0].decode(), tf.io.decode_png(png).numpy()
+
+  def line(result: Any) -> str:  # a PredictionResult, whose fields have no types
+    return f'{result.example[0]},{result.inference.argmax()},{result.inference.max():.6f}'
+
+  runner = 'apache_beam.runners.portability.fn_api_runner.FnApiRunner'
+  with beam.Pipeline(options=PipelineOptions([f'--runner={runner}'])) as pipeline:
+    _ = (
+      pipeline
+      | beam.io.ReadFromTFRecord(pattern)
+      | beam.Map(parse)
+      | RunInference(SavedModelHandler())
+      | beam.Map(line)
+      | beam.io.WriteToText(os.path.join(output, 'predictions'))
+    )
+
+
+def run_bare(model: str, pattern: str, output: str) -> None:
+  """Scores with tf.data and the SavedModel in a loop, in TensorFlow's threads; writes nothing."""
+  del output
+  import tensorflow as tf
+
+  loaded = tf.saved_model.load(model)
+  score = loaded.signatures['serve_pixels']
+  text = tf.io.FixedLenFeature([], tf.string)
+
+  def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    found = tf.io.parse_single_example(record, {'image/encoded': text, 'id': text})
+    pixels = tf.io.decode_png(found['image/encoded'], channels=1)
+    return found['id'], tf.ensure_shape(pixels, [28, 28, 1])
+
+  parallel = tf.data.AUTOTUNE
+  records = tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(pattern)))
+  images = records.map(parse, num_parallel_calls=parallel).batch(BATCH).prefetch(parallel)
+  count = 0
+  for ids, pixels in images:
+    scored = score(pixels=pixels)
+    found = scored['label'].numpy().size and scored['probabilities'].numpy().size
+    count += len(ids.numpy()) if found else 0
+  print(count)
+
+
+def main(argv: list[str] | None = None) -> None:
+  ways = {'stock': run_stock, 'bare': run_bare}
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('way', choices=list(ways))
+  parser.add_argument('--model', required=True, help='a SavedModel that trainer.main exported')
+  parser.add_argument('--input', required=True, help='a pattern that names TFRecord files')
+  parser.add_argument('--output', required=True, help='where stock writes; bare writes nothing')
+  args = parser.parse_args(argv)
+  ways[args.way](args.model, args.input, args.output)
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])

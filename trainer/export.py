@@ -1,5 +1,6 @@
 """The SavedModel: named and typed signatures, the labels, and a card that says where it came from."""
 
+import functools
 import hashlib
 import json
 import os
@@ -24,13 +25,17 @@ class Classifier(tf.Module):
 
   def __init__(self, network: keras.Model, labels: Sequence[str]):
     super().__init__()
-    self.network = network
+    # A partial hides the network from the export. Its Keras variables would be saved under names that
+    # only Python's loader connects with what the functions read; TensorFlow Serving, the C API, the
+    # loader of TensorFlow 1 and TFLite would not find the variables. So the tf.Variables are tracked.
+    self.weights = [variable.value for variable in network.weights]
+    self.predict = functools.partial(network, training=False)
     self.labels = tf.constant(labels)
 
   @tf.function(input_signature=[tf.TensorSpec([None, *models.IMAGE_SHAPE], tf.uint8, 'pixels')])
   def serve_pixels(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
     """Scores pixels, uint8 (N, 28, 28, 1): 0 is the background, as in Fashion-MNIST."""
-    probabilities = self.network(pixels, training=False)
+    probabilities = self.predict(pixels)
     index = tf.argmax(probabilities, axis=1)
     return {'probabilities': probabilities, 'label_index': index, 'label': tf.gather(self.labels, index)}
 

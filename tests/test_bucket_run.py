@@ -33,7 +33,12 @@ FLAGS = ('--validation_examples=56000', '--epochs=1', '--global_batch_size=124',
 AFTER = {
   r'data/fashion_mnist/.*/dataset_info\.json': [r'data/.*-train\.tfrecord.*', r'data/.*-test\.tfrecord.*'],
   r'run/export/1/saved_model\.pb': [r'run/export/1/variables/.*data.*', r'run/export/1/assets/model_card\.json'],
-  r'run/metrics\.json': [r'run/report/report\.html', r'run/export/1/saved_model\.pb', r'run/history\.csv'],
+  r'run/metrics\.json': [
+    r'run/report/report\.html',
+    r'run/export/1/saved_model\.pb',
+    r'run/keras/model\.keras',
+    r'run/history\.csv',
+  ],
   r'scored/_SUCCESS': [r'scored/summary\.json', r'scored/report\.html', r'scored/predictions/.*'],
 }
 

@@ -62,9 +62,10 @@ class TestARun:
 
   def test_leaves_no_half_written_file(self, trained):
     assert sorted(path.name for path in trained.iterdir()) == [
-      'checkpoints', 'export', 'history.csv', 'metrics.json', 'report', 'settings.json', 'tensorboard',
+      'checkpoints', 'export', 'history.csv', 'keras', 'metrics.json', 'report', 'settings.json', 'tensorboard',
     ]  # fmt: skip
     assert [path.name for path in (trained / 'export').iterdir()] == ['1']
+    assert [path.name for path in (trained / 'keras').iterdir()] == ['model.keras']
     assert sorted(path.name for path in (trained / 'report').iterdir()) == [
       'confusion.png', 'curves.png', 'mistakes.png', 'report.html', 'samples.png',
     ]  # fmt: skip

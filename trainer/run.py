@@ -13,7 +13,19 @@ import numpy as np
 import tensorflow as tf
 from absl import app, logging
 
-from trainer import data, export, fit, hosts, loop, models, record, report, strategy, workdir
+from trainer import (
+  data,
+  export,
+  fit,
+  hosts,
+  loop,
+  models,
+  plain_keras,
+  record,
+  report,
+  strategy,
+  workdir,
+)
 
 PACKAGES = ('tensorflow', 'keras', 'tensorflow-datasets', 'numpy')
 PIXEL_BIN_EDGES = list(range(0, 257, 16))
@@ -62,6 +74,7 @@ def run(
     metrics = _metrics(recipe, devices, done, probabilities, test.labels, labels)
     export.save(served, _model_card(metrics, builder, train, validation), os.path.join(out, 'export', '1'))
     report.write(out, metrics, done.rows, train, test, probabilities)
+    plain_keras.save(plain_keras.build(recipe.model, done.best_weights), out)
     workdir.write(os.path.join(out, workdir.METRICS), json.dumps(metrics, indent=2) + '\n')
     hosts.leave_together(devices)
   logging.info(

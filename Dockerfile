@@ -20,6 +20,7 @@ COPY pyproject.toml setup.py README.md LICENSE ./
 COPY trainer trainer
 COPY batch batch
 COPY storage storage
+COPY runtime runtime
 RUN pip install --no-deps --no-build-isolation --no-cache-dir --prefix=/install .
 
 # The list of parts; docker build --target=sbom --output=. writes it here. Cloud's Artifact Analysis reads 1.5.

@@ -5,7 +5,6 @@ import dataclasses
 import gc
 import json
 import os
-import pathlib
 import sys
 import threading
 import time
@@ -17,10 +16,10 @@ from absl import app
 from apache_beam.ml.inference.base import ModelHandler
 
 from batch import chunk
+from runtime import process, processor
 from storage import files
 
 SIGNATURE = 'serve_pixels'
-BFLOAT16_CPU_FLAGS = {'avx512_bf16', 'amx_bf16'}
 # Of the 70,000 Fashion-MNIST images, bfloat16 gives 50 to 110 another class than float32 does. Over six trained seed
 # CNNs and a `best`, none of these had its two likeliest classes more than 0.16 apart. Where they are closer than this,
 # float32 decides: one in 30.
@@ -76,9 +75,7 @@ def resolve_precision(precision: str) -> str:
   """`auto` is bfloat16 where this machine's processor computes in it, else float32."""
   if precision != 'auto':
     return precision
-  cpuinfo = pathlib.Path('/proc/cpuinfo')
-  known = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
-  return 'bfloat16' if BFLOAT16_CPU_FLAGS & known else 'float32'
+  return 'bfloat16' if processor.computes_bfloat16() else 'float32'
 
 
 class Model:
@@ -181,7 +178,7 @@ class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
     self._model, self._precision, self._batch_images, self._threads = model, precision, batch_images, threads
 
   def load_model(self) -> Model:
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    process.prepare()
     with _quiet():
       import tensorflow as tf
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from absl import app
 
 from batch import flags
+from runtime import process
 from storage import files
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
   logging.basicConfig(level=logging.WARNING, format='%(message)s')
   logging.getLogger('batch').setLevel(logging.INFO)
   logging.getLogger('apache_beam').setLevel(logging.ERROR)
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # workers inherit these two
+  process.prepare()  # workers inherit the environment
   os.environ['PYTHONPATH'] = os.pathsep.join(
     [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.environ.get('PYTHONPATH', '')]
   )

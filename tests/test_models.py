@@ -12,38 +12,34 @@ def at(step: int, first_row: int = 0, seed: int = 7):
   return noise.at(noise.Address(seed, tf.constant(step, tf.int64), tf.constant(first_row, tf.int64)))
 
 
-class TestSeed:
-  def test_is_the_notebooks_network_layer_for_layer(self):
-    described = []
-    for layer in models.seed().layers:
-      match layer:
-        case keras.layers.Conv2D():
-          described.append(('conv', layer.filters, layer.kernel_size, layer.activation.__name__))
-        case keras.layers.MaxPooling2D():
-          described.append(('pool', layer.pool_size))
-        case keras.layers.Dropout():
-          described.append(('dropout', layer.rate))
-        case keras.layers.Dense():
-          described.append(('dense', layer.units, layer.activation.__name__))
-        case keras.layers.Rescaling():
-          described.append(('scale', layer.scale))
-        case keras.layers.Flatten():
-          described.append('flatten')
-    assert described == [
-      ('scale', 1 / 255),
-      ('conv', 32, (3, 3), 'relu'),
-      ('pool', (2, 2)),
-      ('dropout', 0.2),
-      ('conv', 64, (3, 3), 'relu'),
-      ('pool', (2, 2)),
-      ('dropout', 0.2),
-      ('conv', 128, (3, 3), 'relu'),
-      ('dropout', 0.5),
-      'flatten',
-      ('dense', 128, 'relu'),
-      ('dense', 10, 'softmax'),
+def notebooks_network() -> keras.Sequential:
+  """Returns the seed notebook's CNN, from pixels float32 (N, 28, 28, 1) in [0, 1]."""
+  layers = keras.layers
+  return keras.Sequential(
+    [
+      layers.Input((28, 28, 1)),
+      layers.Conv2D(32, (3, 3), activation='relu', kernel_initializer='he_normal'),
+      layers.MaxPooling2D((2, 2)),
+      layers.Dropout(0.2),
+      layers.Conv2D(64, (3, 3), activation='relu'),
+      layers.MaxPooling2D((2, 2)),
+      layers.Dropout(0.2),
+      layers.Conv2D(128, (3, 3), activation='relu'),
+      layers.Dropout(0.5),
+      layers.Flatten(),
+      layers.Dense(128, activation='relu'),
+      layers.Dense(10, activation='softmax'),
     ]
+  )
 
+
+def without_dropout(model: keras.Sequential) -> keras.Sequential:
+  """Returns the model of the same layers but its dropouts."""
+  kept = [layer for layer in model.layers if not isinstance(layer, keras.layers.Dropout)]
+  return keras.Sequential([keras.layers.Input(model.input_shape[1:], dtype=model.inputs[0].dtype), *kept])
+
+
+class TestSeed:
   def test_has_the_notebooks_parameters_and_initial_weights(self):
     model = models.seed()
     first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
@@ -51,27 +47,28 @@ class TestSeed:
     assert isinstance(first.kernel_initializer, keras.initializers.HeNormal)
 
   def test_is_the_same_function_as_the_notebooks(self):
-    layers = keras.layers
-    notebooks = keras.Sequential(
-      [
-        layers.Input((28, 28, 1)),
-        layers.Conv2D(32, (3, 3), activation='relu', kernel_initializer='he_normal'),
-        layers.MaxPooling2D((2, 2)),
-        layers.Dropout(0.2),
-        layers.Conv2D(64, (3, 3), activation='relu'),
-        layers.MaxPooling2D((2, 2)),
-        layers.Dropout(0.2),
-        layers.Conv2D(128, (3, 3), activation='relu'),
-        layers.Dropout(0.5),
-        layers.Flatten(),
-        layers.Dense(128, activation='relu'),
-        layers.Dense(10, activation='softmax'),
-      ]
-    )
-    ours = models.seed()
+    ours, notebooks = models.seed(), notebooks_network()
     notebooks.set_weights(ours.get_weights())
     pixels = np.random.default_rng(0).integers(0, 256, (100, 28, 28, 1), np.uint8)
     np.testing.assert_allclose(ours(pixels), notebooks(pixels / np.float32(255)), rtol=1e-5, atol=1e-7)
+
+  def test_drops_what_the_notebooks_network_drops(self):
+    drops = lambda model: [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    assert drops(models.seed()) == drops(notebooks_network()) == [0.2, 0.2, 0.5]
+
+  def test_learns_as_the_notebooks_network_does(self):
+    """Without dropout, which is random, the gradient of every weight is the notebook's."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 28, 28, 1), np.uint8)
+    labels = np.arange(64) % 10
+    ours, notebooks = without_dropout(models.seed()), without_dropout(notebooks_network())
+    notebooks.set_weights(ours.get_weights())
+    gradients = []
+    for model, images in ((ours, pixels), (notebooks, pixels / np.float32(255))):
+      with tf.GradientTape() as tape:
+        loss = keras.losses.sparse_categorical_crossentropy(labels, model(images, training=True))
+      gradients.append(tape.gradient(loss, model.trainable_variables))
+    for ours_is, theirs_is in zip(*gradients):
+      np.testing.assert_allclose(ours_is, theirs_is, rtol=1e-4, atol=1e-5 * np.abs(theirs_is).max())
 
 
 class TestEveryNetwork:
@@ -111,6 +108,27 @@ class TestBest:
   def test_a_block_begins_close_to_the_identity(self):
     shortcut, branch = np.ones((2, 3, 3, 4), np.float32), np.full((2, 3, 3, 4), 5, np.float32)
     np.testing.assert_allclose(models.AddScaled()([shortcut, branch]), shortcut + 0.2 * branch, rtol=1e-6)
+
+
+class TestPooledConv2D:
+  def test_has_the_values_and_gradients_of_kerass_layers(self):
+    images = tf.constant(np.random.default_rng(0).normal(size=(3, 9, 8, 4)), tf.float32)
+    ours = models.PooledConv2D(7, 3)
+    theirs = keras.Sequential([keras.layers.Conv2D(7, 3, activation='relu'), keras.layers.MaxPooling2D(2)])
+    results = []
+    for layer in (ours, theirs):
+      layer.build(images.shape)
+      layer.set_weights([*ours.get_weights()[:1], np.linspace(-1, 1, 7)])
+      with tf.GradientTape() as tape:
+        tape.watch(images)
+        outputs = layer(images, training=True)
+        loss = tf.reduce_sum(outputs**2)
+      results.append(
+        [outputs, layer(images, training=False), *tape.gradient(loss, [images, *layer.trainable_variables])]
+      )
+    np.testing.assert_array_equal(results[0][0], results[0][1])  # in training and not, to the bit
+    for is_ours, is_theirs in zip(*results):
+      np.testing.assert_allclose(is_ours, is_theirs, rtol=1e-4, atol=1e-5)
 
 
 class TestDropout:

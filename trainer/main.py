@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
+from runtime import process
 from storage import files
 from trainer import exit_codes
 
@@ -94,7 +95,7 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'{argv[1]}: not a flag; flags are written --name=value')
   if not WORKDIR.value:
     raise app.UsageError('--workdir is not given: name a directory, local or gs://, for what the run leaves behind')
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  process.prepare()
   logging.get_absl_handler().addFilter(_ours_or_worrying)
   from trainer import hosts, loop, run  # and with them TensorFlow, which --help need not wait for
 

@@ -16,7 +16,8 @@ CLASSES = 10
 class Dropout(keras.layers.Dropout):
   """Keras's Dropout, whose mask depends on (seed, step, layer, row of the global batch) alone.
 
-  Sixteen random bits decide each value, so the rate is met to within 2^-17 = 0.0000076.
+  A random byte decides each value: it is dropped if the byte is below a threshold, which for each row is one of the two
+  integers around 256 * rate, drawn from 16 more bits so that the rate is met to within 2^-24.
   """
 
   def __init__(self, rate: float, stream: int, **kwargs):
@@ -26,9 +27,13 @@ class Dropout(keras.layers.Dropout):
   def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
     if not training:
       return inputs
-    per_row = math.prod(inputs.shape[1:])
-    bits = tf.reshape(noise.bits(self.stream, tf.shape(inputs)[0], per_row), tf.shape(inputs))
-    kept = tf.cast(bits >= round(self.rate * 2**16), inputs.dtype)
+    rows, per_row = tf.shape(inputs)[0], math.prod(inputs.shape[1:])
+    words = noise.bits(self.stream, rows, math.ceil(per_row / 2) + 1)
+    octets = tf.reshape(tf.bitcast(words, tf.uint8), [rows, -1])[:, :per_row]
+    low = math.floor(self.rate * 2**8)
+    above = round((self.rate * 2**8 - low) * 2**16)  # of 65,536 rows, how many have the larger threshold
+    thresholds = low + tf.cast(words[:, -1:] < above, tf.uint8)  # (N, 1)
+    kept = tf.cast(tf.reshape(octets >= thresholds, tf.shape(inputs)), inputs.dtype)
     return inputs * (kept * tf.cast(1 / (1 - self.rate), inputs.dtype))
 
   def get_config(self) -> dict:
@@ -68,8 +73,32 @@ def _conv2d_valid(inputs: tf.Tensor, kernel: tf.Tensor):
   return outputs, gradient
 
 
+class PooledConv2D(keras.layers.Conv2D):
+  """Keras's Conv2D with its bias and relu, and a 2x2 max pool behind it, as one layer.
+
+  In training the pool comes first. Adding a bias and the relu keep the order of their inputs, so the result is the same
+  to the bit; but the two, and their gradients, then work on a quarter of the values, and oneDNN computes a kernel
+  gradient in less time if it need not sum the bias's beside it (conv 1 in half the time, measured on AVX2).
+  """
+
+  def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+    kernel, bias = tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.bias)
+    outputs = tf.nn.conv2d(inputs, kernel, strides=1, padding='VALID')
+    if training:
+      return tf.nn.relu(tf.nn.bias_add(_max_pool(outputs), bias))
+    return _max_pool(tf.nn.relu(tf.nn.bias_add(outputs, bias)))
+
+  def compute_output_shape(self, input_shape: tuple) -> tuple:
+    batch, rows, columns, filters = super().compute_output_shape(input_shape)
+    return (batch, rows // 2, columns // 2, filters)
+
+
+def _max_pool(inputs: tf.Tensor) -> tf.Tensor:
+  return tf.nn.max_pool2d(inputs, ksize=2, strides=2, padding='VALID')
+
+
 def seed(dtype: str = 'float32') -> keras.Model:
-  """The notebook's CNN, layer for layer: 241,546 parameters.
+  """The notebook's CNN: 241,546 parameters, in the order of its layers.
 
   Its planes are 28, 26, 13, 11, 5 and 3 wide. The second pool leaves out the last of 11 columns, which alone sees the
   last two columns of pixels, and so it is with the rows: those pixels never count. Cropping them first makes the planes
@@ -81,22 +110,16 @@ def seed(dtype: str = 'float32') -> keras.Model:
   Returns:
     A model from pixels, uint8 (N, 28, 28, 1), to probabilities, float32 (N, 10).
   """
-  conv = lambda filters, layer=keras.layers.Conv2D, **kwargs: layer(
-    filters, 3, activation='relu', dtype=dtype, **kwargs
-  )
-  pool = lambda: keras.layers.MaxPooling2D(2, dtype=dtype)
   return keras.Sequential(
     [
       keras.layers.Input(IMAGE_SHAPE, dtype='uint8', name='pixels'),
       keras.layers.Cropping2D(((0, 2), (0, 2)), dtype='uint8'),
       keras.layers.Rescaling(1 / 255, dtype=dtype),
-      conv(32, kernel_initializer='he_normal'),
-      pool(),
+      PooledConv2D(32, 3, kernel_initializer='he_normal', dtype=dtype),
       Dropout(0.2, stream=0, dtype=dtype),
-      conv(64),
-      pool(),
+      PooledConv2D(64, 3, dtype=dtype),
       Dropout(0.2, stream=1, dtype=dtype),
-      conv(128, Conv2D),
+      Conv2D(128, 3, activation='relu', dtype=dtype),
       Dropout(0.5, stream=2, dtype=dtype),
       keras.layers.Flatten(dtype=dtype),
       keras.layers.Dense(128, activation='relu', dtype=dtype),

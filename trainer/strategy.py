@@ -1,11 +1,11 @@
 """Which devices train, and in which precision."""
 
 import os
-import pathlib
 
 import tensorflow as tf
 from absl import app
 
+from runtime import processor
 from trainer import hosts
 
 ALL_REDUCE = {
@@ -18,7 +18,7 @@ ALL_REDUCE_OVER_HOSTS = {  # over a ring where it is not NCCL
   'auto': tf.distribute.experimental.CommunicationImplementation.AUTO,
   'nccl': tf.distribute.experimental.CommunicationImplementation.NCCL,
 }
-BFLOAT16_CPU_FLAGS = {'avx512_bf16', 'amx_bf16'}
+CORES_PER_OP = 4  # of a CPU; a step keeps this many busy by itself (see fit.SLICE_ROWS)
 
 
 def create(replicas: int, all_reduce: str = 'auto') -> tf.distribute.Strategy:
@@ -39,6 +39,8 @@ def create(replicas: int, all_reduce: str = 'auto') -> tf.distribute.Strategy:
     raise app.UsageError('--all_reduce=nccl: this host has no GPU; leave it out')
   for gpu in gpus:
     tf.config.experimental.set_memory_growth(gpu, True)
+  if not gpus:
+    tf.config.threading.set_intra_op_parallelism_threads(max((os.cpu_count() or 1) // CORES_PER_OP, 1))
   if hosts.configured():
     return _over_hosts(replicas, all_reduce)
   available = len(gpus) or os.cpu_count() or 1
@@ -84,11 +86,6 @@ def dtype_policy(precision: str) -> str:
     return precision
   gpus = tf.config.list_physical_devices('GPU')
   if not gpus:
-    return 'mixed_bfloat16' if BFLOAT16_CPU_FLAGS & _cpu_flags() else 'float32'
+    return 'mixed_bfloat16' if processor.computes_bfloat16() else 'float32'
   generation = min(tf.config.experimental.get_device_details(gpu).get('compute_capability', (0, 0)) for gpu in gpus)
   return 'mixed_bfloat16' if generation >= (8, 0) else 'mixed_float16' if generation >= (7, 0) else 'float32'
-
-
-def _cpu_flags() -> set[str]:
-  cpuinfo = pathlib.Path('/proc/cpuinfo')
-  return set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()

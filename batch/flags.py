@@ -58,8 +58,9 @@ def add(parser: argparse.ArgumentParser) -> None:
        help='Fail, after everything good is written, where more than this part of the images is rejected.')  # fmt: skip
   flag('--chunk_images', default=4096, type=_integer('chunk_images', 1), metavar='IMAGES',
        help='Images that are read, scored and written together, in one file of predictions.')  # fmt: skip
-  flag('--batch_images', default=2048, type=_integer('batch_images', 1), metavar='IMAGES',
-       help='Images in one call of the model, at most; halved while memory does not suffice.')  # fmt: skip
+  flag('--batch_images', default=0, type=_integer('batch_images', 0), metavar='IMAGES',
+       help='Images in one call of the model, at most; halved while memory does not suffice. 0 is 256 on a CPU, '
+       '2048 on a GPU.')  # fmt: skip
   flag('--read_threads', default=0, type=_integer('read_threads', 0), metavar='THREADS',
        help='Image files that each worker reads at the same time; 0 is 8 on a disk and 32 in a bucket.')  # fmt: skip
   flag('--top_k', default=0, type=_integer('top_k', 0, 10), metavar='K',

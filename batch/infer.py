@@ -1,5 +1,6 @@
 """Beam's RunInference over a SavedModel, a whole chunk at a time."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import gc
@@ -25,6 +26,9 @@ SIGNATURE = 'serve_pixels'
 # float32 decides: one in 30.
 CLOSE_MARGIN = 0.2
 ROWS_STEP = 8  # rescored rows are padded to a multiple: each new batch size costs oneDNN a compilation
+
+CPU_BATCH_IMAGES = 256  # a call's tensors should fit a core's share of the cache
+GPU_BATCH_IMAGES = 2048
 
 _bfloat16_lock = threading.Lock()
 
@@ -84,15 +88,25 @@ class Model:
   The object that tf.saved_model.load returns has to live as long as its signatures.
   """
 
-  def __init__(self, directory: str, precision: str, batch_images: int):
+  def __init__(self, directory: str, precision: str, batch_images: int, calls: int = 1):
+    """
+    Args:
+      directory: the SavedModel.
+      precision: float32 or bfloat16.
+      batch_images: images in one call, at most; 0 chooses by the device.
+      calls: how many calls are made at the same time.
+    """
     import tensorflow as tf
 
-    for gpu in tf.config.list_physical_devices('GPU'):
+    gpus = tf.config.list_physical_devices('GPU')
+    for gpu in gpus:
       with contextlib.suppress(RuntimeError):  # already started
         tf.config.experimental.set_memory_growth(gpu, True)
     self.loaded = tf.saved_model.load(directory)
     self.signature = self.loaded.signatures[SIGNATURE]
-    self.precision, self.batch_images = precision, batch_images
+    self.precision = precision
+    self.batch_images = batch_images or (GPU_BATCH_IMAGES if gpus else CPU_BATCH_IMAGES)
+    self._callers = concurrent.futures.ThreadPoolExecutor(calls)
 
   def probabilities(self, pixels: np.ndarray) -> tuple[np.ndarray, int]:
     """Scores pixels uint8 (N, 28, 28, 1).
@@ -110,16 +124,13 @@ class Model:
     return scored, len(close)
 
   def _run(self, pixels: np.ndarray, bfloat16: bool) -> np.ndarray:
-    parts, first = [np.zeros((0, 10), np.float32)], 0
+    starts = range(0, len(pixels), self.batch_images)
+    batches = [pixels[start : start + self.batch_images] for start in starts]
     with _arithmetic(bfloat16):
-      while first < len(pixels):
-        part = self._call(pixels[first : first + self.batch_images])
-        parts.append(part)
-        first += len(part)
-    return np.concatenate(parts)
+      return np.concatenate([np.zeros((0, 10), np.float32), *self._callers.map(self._call, batches)])
 
   def _call(self, pixels: np.ndarray) -> np.ndarray:
-    """Probabilities of the first rows, of as many as memory has room for."""
+    """Scores a batch, or its halves if memory has no room for the whole: then later batches are smaller too."""
     import tensorflow as tf
 
     try:
@@ -127,8 +138,9 @@ class Model:
     except tf.errors.ResourceExhaustedError:
       if len(pixels) == 1:
         raise
-      self.batch_images = max(len(pixels) // 2, 1)
-      return self._call(pixels[: self.batch_images])
+    middle = len(pixels) // 2
+    self.batch_images = min(self.batch_images, middle)
+    return np.concatenate([self._call(pixels[:middle]), self._call(pixels[middle:])])
 
 
 @contextlib.contextmanager
@@ -171,8 +183,9 @@ class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
     Args:
       model: the SavedModel's directory.
       precision: auto, float32 or bfloat16.
-      batch_images: images in one call, at most.
-      threads: what TensorFlow may use in one process; 0 leaves it to TensorFlow.
+      batch_images: images in one call, at most; 0 chooses by the device.
+      threads: how many calls one process makes at the same time. Each runs on one thread of a CPU, so that what it
+        computes does not depend on how many there are: oneDNN's kernels round otherwise when they share out an image.
     """
     super().__init__()
     self._model, self._precision, self._batch_images, self._threads = model, precision, batch_images, threads
@@ -183,10 +196,10 @@ class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
       import tensorflow as tf
 
       with contextlib.suppress(RuntimeError):  # TensorFlow has started in this process, with the threads it has
-        tf.config.threading.set_intra_op_parallelism_threads(self._threads)
-        tf.config.threading.set_inter_op_parallelism_threads(self._threads)
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
       with files.local_copy(self._model) as directory:  # TensorFlow's own gs:// knows fewer kinds of credentials
-        model = Model(directory, resolve_precision(self._precision), self._batch_images)
+        model = Model(directory, resolve_precision(self._precision), self._batch_images, self._threads)
     gc.freeze()  # all this stays: looking through it for garbage costs half a second at a time, and more at the end
     return model
 

@@ -84,9 +84,10 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def beam_options(argv: Sequence[str]) -> tuple['PipelineOptions', int]:
-  """Beam's options, and how many threads TensorFlow may use in each process.
+  """Beam's options, and on how many threads each process scores.
 
-  Without --runner: a local one, in as many processes as there are cores, each with one thread.
+  Without --runner: a local one, in as many processes as there are cores, each with one thread. An engine decides by
+  itself how many processes there are: one thread each.
 
   Raises:
     app.UsageError: a flag is neither the scorer's nor Beam's.
@@ -98,7 +99,7 @@ def beam_options(argv: Sequence[str]) -> tuple['PipelineOptions', int]:
     raise app.UsageError(f'{stray[0]} is not a flag; pass inputs as --input={stray[0]}')
   options = PipelineOptions(list(argv))
   if options.view_as(StandardOptions).runner:
-    return options, 0
+    return options, 1
   every = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler='resolve')
   for kind in PipelineOptions.__subclasses__():
     kind._add_argparse_args(every)  # type: ignore[arg-type]  # Beam's own parser adds what these do not use

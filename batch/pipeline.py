@@ -26,7 +26,7 @@ class Job:
   card: infer.Card
   facts: dict[str, Any]  # for the summary: what was asked for
   started: float  # seconds since 1970
-  threads: int  # that TensorFlow may use in one process; 0 leaves it to TensorFlow
+  threads: int  # on which one process scores
   max_reject_fraction: float
 
 

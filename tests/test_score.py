@@ -351,7 +351,7 @@ def test_beams_options_pass_through_and_the_default_runner_needs_no_download():
   assert options.view_as(StandardOptions).runner == 'FlinkRunner'
   assert options.view_as(SetupOptions).setup_file == './setup.py'
   assert options.view_as(DirectOptions).direct_running_mode == 'in_memory'  # Beam's own default, as it was
-  assert threads == 0  # the runner says how many processes there are
+  assert threads == 1  # the runner says how many processes there are
 
 
 @pytest.mark.parametrize(('share', 'cores'), [('150000 100000', 1), ('50000 100000', 1), ('max 100000', None)])

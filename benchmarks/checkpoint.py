@@ -6,7 +6,6 @@ Prints one JSON line.
 """
 
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from absl import app, flags
 
 from benchmarks import machine
+from runtime import process
 
 if TYPE_CHECKING:  # TensorFlow is imported late, so that --help need not wait for it
   from trainer import fit
@@ -35,10 +35,11 @@ def create_trainer() -> 'fit.Trainer':
   """Returns the trainer with its default recipe."""
   from trainer import data, fit, strategy
 
+  devices = strategy.create(0)  # before anything else touches a device
   held_out = VALIDATION_EXAMPLES.value
   train, _ = data.split_validation(data.read(data.prepare(DATA_DIR.value), 'train'), held_out, 0)
   recipe = fit.Recipe('seed', held_out, 30, 256, 3e-3, 0, strategy.dtype_policy('auto'))
-  return fit.Trainer(strategy.create(0), recipe, train)
+  return fit.Trainer(devices, recipe, train)
 
 
 def measure(trainer: 'fit.Trainer', save: Callable[[], object]) -> dict:
@@ -64,7 +65,7 @@ def measure(trainer: 'fit.Trainer', save: Callable[[], object]) -> dict:
 
 def main(argv: list[str]) -> None:
   del argv
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  process.prepare()
   from trainer import checkpoint, record
 
   trainer = create_trainer()

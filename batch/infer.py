@@ -193,7 +193,8 @@ class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
   def load_model(self) -> Model:
     process.prepare()
     with _quiet():
-      import tensorflow as tf
+      with process.without_keras():
+        import tensorflow as tf
 
       with contextlib.suppress(RuntimeError):  # TensorFlow has started in this process, with the threads it has
         tf.config.threading.set_intra_op_parallelism_threads(1)

@@ -7,10 +7,11 @@ FROM python:3.11-slim AS packages
 ARG LOCK=requirements.lock
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
+COPY scripts/install.sh /usr/share/lookbook/
 COPY ${LOCK} /usr/share/lookbook/requirements.lock
 # The headers are for building TensorFlow operations in C++: 430 MB.
 RUN --mount=type=cache,target=/root/.cache/pip \
-  pip install --require-hashes --requirement=/usr/share/lookbook/requirements.lock \
+  /usr/share/lookbook/install.sh python /usr/share/lookbook/requirements.lock \
   && rm -r /opt/venv/lib/python3.*/site-packages/tensorflow/include
 
 # The project itself, laid out to be copied over the environment.
@@ -28,7 +29,7 @@ FROM packages AS parts
 COPY requirements-sbom.lock /tmp/requirements-sbom.lock
 RUN --mount=type=cache,target=/root/.cache/pip \
   python -m venv /opt/cyclonedx \
-  && /opt/cyclonedx/bin/pip install --require-hashes --requirement=/tmp/requirements-sbom.lock \
+  && /usr/share/lookbook/install.sh /opt/cyclonedx/bin/python /tmp/requirements-sbom.lock \
   && /opt/cyclonedx/bin/cyclonedx-py environment --spec-version=1.5 --output-file=/sbom.cdx.json /opt/venv
 
 FROM scratch AS sbom
@@ -64,7 +65,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -
 WORKDIR /src
 COPY requirements-dev.lock ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-  pip install --require-hashes --requirement=requirements-dev.lock
+  /usr/share/lookbook/install.sh python requirements-dev.lock
 COPY . .
 RUN make --old-file=.venv/ready BIN=/opt/venv/bin test
 

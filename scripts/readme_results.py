@@ -131,6 +131,15 @@ def _rate(value: float | None) -> str:
   return DASH if value is None else f'{value:,.0f}'
 
 
+def spark_rate(spark: dict) -> str:
+  names = ('images_per_second', 'spark_warm_images_per_second', 'spark_cold_images_per_second')
+  ours, warm, cold = (_rate(spark[name]) for name in names)
+  times = spark['speedup_over_spark_warm']
+  compared = f' ({times:.2f} times)' if times else ''
+  images = f'{spark["regime"]["images"]:,} images'
+  return f'**{ours}**; predict_batch_udf of Spark {warm} warm{compared}, {cold} cold ({images})'
+
+
 def scoring_memory(score: dict) -> str:
   peaks = score['peak_rss_bytes'].get('ours', {})
   return ', '.join(f'{size / 2**30:.2f} GiB at {int(n):,}' for n, size in peaks.items()) or DASH
@@ -151,6 +160,7 @@ ROWS = (
   Row('Training until 91.33% on test', 'train', training_race, TRAIN),
   Row('Peak memory of a training', 'train', training_memory, TRAIN),
   Row('Scoring PNGs, images/s', 'score', scoring_rate, SCORE),
+  Row('Scoring PNGs in Parquet, images/s', 'spark', spark_rate, '`python -m benchmarks.spark`'),
   Row('Peak memory of scoring, all processes', 'score', scoring_memory, SCORE),
   Row('The 10,000 test images as PNG files, scored', 'scored', scored_files, '`make run`'),
 )

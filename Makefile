@@ -2,7 +2,8 @@
 # make test     the fast tests;  make test-slow  the long ones
 # make check    lint, format and types
 # make figures  measure what the README says, on this kind of processor, and write it there: about 45 minutes on two
-#               cores with AVX512-BF16, 2 hours with AVX2;  make figures-best  the `best` network's line, 1.5 to 5 hours more
+#               cores with AVX512-BF16, 75 with AVX2 (seeds 40, train 20, score 13, spark 3)
+# make figures-best  the `best` network's line: one and a half hours with AVX512-BF16, about two with AVX2
 # make image    build the container image with podman (root, Debian or Ubuntu; elsewhere: docker build .)
 # make lock     resolve the dependencies anew and write the lock files
 PYTHON ?= python3

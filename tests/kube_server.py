@@ -1,0 +1,144 @@
+"""A Kubernetes API server of this machine's own, with its etcd: it admits or refuses, no more.
+
+`make test-slow` has built it (scripts/kube.sh).
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.conftest import CACHE, ROOT
+from tests.ports import free_ports
+
+API_SERVER = CACHE / 'kube/kube-apiserver'
+ETCD = shutil.which('etcd') or str(CACHE / 'debian/root/usr/bin/etcd')
+KUBECTL = shutil.which('kubectl') or str(CACHE / 'kubectl')
+PROBES, PAUSE_SECONDS = 1200, 0.25
+LOG_TAIL = 4000  # characters
+
+
+class Server:
+  """The server, once `running` has yielded it."""
+
+  def __init__(self, folder: pathlib.Path):
+    self._folder = folder
+    self._port, self._etcd_port, self._etcd_peer_port = free_ports(3)
+    self._token = secrets.token_hex()
+    self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+  def kubectl(self, *args: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    """Returns what kubectl did on this server: it asks no other, whatever KUBECONFIG names."""
+    self._raise_if_ended()
+    ours = (f'--kubeconfig={self._folder}/kubeconfig', f'--cache-dir={self._folder}/cache')
+    command = [KUBECTL, *ours, *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **kwargs)
+
+  def start(self, *flags: str) -> None:
+    """Raises AssertionError, with the end of the log, where a process ends or never gets ready."""
+    self._write_files()
+    self._start('etcd', self._etcd_command())
+    self._start('kube-apiserver', [*self._api_server_command(), *flags])
+    # Probes are counted, not seconds: what waits for a processor, or is stopped, is not late.
+    for _ in range(PROBES):
+      ready = self.kubectl('get', '--raw=/readyz', '--request-timeout=5s')
+      if ready.returncode == 0:
+        return
+      time.sleep(PAUSE_SECONDS)
+    raise AssertionError(f'not ready: {ready.stderr}\n{self._log_tail("kube-apiserver")}')
+
+  def stop(self) -> None:
+    for process in self._processes.values():
+      process.kill()
+      process.wait()
+
+  def _start(self, name: str, command: list[str]) -> None:
+    options = {'cwd': self._folder, 'env': {'PATH': os.environ['PATH']}}  # without etcd's ETCD_*
+    with self._log(name).open('wb') as log:
+      self._processes[name] = subprocess.Popen(command, stdout=log, stderr=log, **options)
+
+  def _raise_if_ended(self) -> None:
+    for name, process in self._processes.items():
+      code = process.poll()
+      assert code is None, f'{name} has ended with {code}:\n{self._log_tail(name)}'
+
+  def _log(self, name: str) -> pathlib.Path:
+    return self._folder / f'{name}.log'
+
+  def _log_tail(self, name: str) -> str:
+    return self._log(name).read_text(errors='replace')[-LOG_TAIL:]
+
+  def _write_files(self) -> None:
+    """Writes what the server reads: its one user, and a key for the tokens of service accounts."""
+    user = f'{self._token},admin,admin\n'
+    (self._folder / 'tokens.csv').write_text(user)
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+      serialization.Encoding.PEM,
+      serialization.PrivateFormat.TraditionalOpenSSL,
+      serialization.NoEncryption(),
+    )
+    (self._folder / 'accounts.key').write_bytes(key)
+    (self._folder / 'kubeconfig').write_text(json.dumps(self._kubeconfig()))
+
+  def _kubeconfig(self) -> dict:
+    cluster = {
+      'server': f'https://127.0.0.1:{self._port}',
+      'certificate-authority': f'{self._folder}/certificates/apiserver.crt',  # signs itself
+    }
+    return {
+      'apiVersion': 'v1',
+      'kind': 'Config',
+      'clusters': [{'name': 'test', 'cluster': cluster}],
+      'users': [{'name': 'test', 'user': {'token': self._token}}],
+      'contexts': [{'name': 'test', 'context': {'cluster': 'test', 'user': 'test'}}],
+      'current-context': 'test',
+    }
+
+  def _etcd_command(self) -> list[str]:
+    clients = f'http://127.0.0.1:{self._etcd_port}'
+    peers = f'http://127.0.0.1:{self._etcd_peer_port}'
+    return [
+      ETCD,
+      f'--data-dir={self._folder}/etcd',
+      f'--listen-client-urls={clients}',
+      f'--advertise-client-urls={clients}',
+      f'--listen-peer-urls={peers}',
+      f'--initial-advertise-peer-urls={peers}',
+      f'--initial-cluster=default={peers}',
+    ]
+
+  def _api_server_command(self) -> list[str]:
+    return [
+      str(API_SERVER),
+      f'--etcd-servers=http://127.0.0.1:{self._etcd_port}',
+      '--bind-address=127.0.0.1',
+      '--advertise-address=127.0.0.1',
+      f'--secure-port={self._port}',
+      f'--cert-dir={self._folder}/certificates',
+      f'--token-auth-file={self._folder}/tokens.csv',
+      '--authorization-mode=AlwaysAllow',
+      f'--service-account-issuer=https://127.0.0.1:{self._port}',
+      f'--service-account-signing-key-file={self._folder}/accounts.key',
+      f'--service-account-key-file={self._folder}/accounts.key',
+      '--service-cluster-ip-range=10.96.0.0/24',
+      '--endpoint-reconciler-type=none',
+    ]
+
+
+@contextlib.contextmanager
+def running(folder: pathlib.Path, *flags: str) -> Iterator[Server]:
+  """Yields a server with `flags` beside the ones it needs, and stops it."""
+  server = Server(folder)
+  try:
+    server.start(*flags)
+    yield server
+  finally:
+    server.stop()

@@ -176,7 +176,7 @@ def test_a_repeated_chunk_writes_the_same_bytes_in_the_same_place(few, exported,
   settings = flags.check(main.parse(argv)[0])
   card = infer.card(settings.model)
   shard = source.plan([few], 'auto', settings).shards[0]
-  handler = infer.Handler(settings.model, 'float32', 512, 0)
+  handler = infer.Handler(settings.model, 'float32', 512, 1)
   read = next(pipeline.Read(settings).process(shard))
   (decoded,) = pipeline.Decode(settings, card.labels).process(read)
   (scored,) = handler.run_inference(decoded, handler.load_model())

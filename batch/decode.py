@@ -13,10 +13,14 @@ from batch import chunk, photo, png
 FORMATS = ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP')
 SIGNATURES = (b'\x89PNG', b'\xff\xd8\xff', b'GIF8', b'BM', b'RIFF')
 
-Image.MAX_IMAGE_PIXELS = None  # --max_pixels is checked instead, and rejects one image rather than warning
+Image.MAX_IMAGE_PIXELS = (
+  None  # --max_pixels is checked instead, and rejects one image rather than warning
+)
 
 
-def decode(encoded: Sequence[bytes], preprocess: str, max_pixels: int) -> tuple[np.ndarray, dict[int, str], int]:
+def decode(
+  encoded: Sequence[bytes], preprocess: str, max_pixels: int
+) -> tuple[np.ndarray, dict[int, str], int]:
   """Decodes N files.
 
   Args:
@@ -85,7 +89,9 @@ def decode_one(data: bytes, preprocess: str, max_pixels: int) -> tuple[np.ndarra
     if grey is not None:
       return grey, False
     if preprocess == 'none':
-      raise ValueError(f'{image.width}x{image.height} {image.mode}, not 28x28 grey, and --preprocess=none')
+      raise ValueError(
+        f'{image.width}x{image.height} {image.mode}, not 28x28 grey, and --preprocess=none'
+      )
   return photo.convert(image), True
 
 
@@ -114,7 +120,9 @@ def _check_webp(data: bytes, max_pixels: int) -> None:
     bits = int.from_bytes(data[21:25], 'little')
     width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
   else:
-    width, height = (int.from_bytes(data[place : place + 2], 'little') & 0x3FFF for place in (26, 28))
+    width, height = (
+      int.from_bytes(data[place : place + 2], 'little') & 0x3FFF for place in (26, 28)
+    )
   _check_size(width, height, max_pixels)
 
 

@@ -40,12 +40,22 @@ def add(parser: argparse.ArgumentParser) -> None:
        'gs://; ** crosses directories. Repeat it for more.')  # fmt: skip
   flag('--input_format', default='auto', type=_one_of('input_format', INPUT_FORMATS), metavar='|'.join(INPUT_FORMATS),
        help='How to read it. auto goes by the names.')  # fmt: skip
-  flag('--model', metavar='DIR', help='A SavedModel that trainer.main exported, such as runs/seed/export/1.')
-  flag('--output', metavar='DIR', help='Where predictions, rejects, summary.json and report.html go.')
+  flag(
+    '--model',
+    metavar='DIR',
+    help='A SavedModel that trainer.main exported, such as runs/seed/export/1.',
+  )
+  flag(
+    '--output', metavar='DIR', help='Where predictions, rejects, summary.json and report.html go.'
+  )
   flag('--output_format', default='parquet', type=_one_of('output_format', ('parquet', 'jsonl')),
        metavar='parquet|jsonl', help='How predictions are written.')  # fmt: skip
   flag('--overwrite', action='store_true', help='Remove the results that --output holds first.')
-  flag('--resume', action='store_true', help='Continue the run that --output holds: what it wrote stays.')
+  flag(
+    '--resume',
+    action='store_true',
+    help='Continue the run that --output holds: what it wrote stays.',
+  )
   flag('--preprocess', default='auto', type=_one_of('preprocess', ('auto', 'none', 'photo')),
        metavar='auto|none|photo', help='auto leaves 28x28 grey images as they are and converts others as the '
        'Fashion-MNIST paper does; none rejects others; photo converts every image.')  # fmt: skip
@@ -80,7 +90,11 @@ def check(flags: argparse.Namespace) -> Settings:
   Raises:
     app.UsageError: they do not.
   """
-  for name, example in (('input', "'pictures/**/*.png'"), ('model', 'runs/seed/export/1'), ('output', 'scored')):
+  for name, example in (
+    ('input', "'pictures/**/*.png'"),
+    ('model', 'runs/seed/export/1'),
+    ('output', 'scored'),
+  ):
     if not getattr(flags, name):
       raise app.UsageError(f'--{name} is missing; pass one, such as --{name}={example}')
   if flags.overwrite and flags.resume:

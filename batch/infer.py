@@ -25,7 +25,9 @@ SIGNATURE = 'serve_pixels'
 # CNNs and a `best`, none of these had its two likeliest classes more than 0.16 apart. Where they are closer than this,
 # float32 decides: one in 30.
 CLOSE_MARGIN = 0.2
-ROWS_STEP = 8  # rescored rows are padded to a multiple: each new batch size costs oneDNN a compilation
+ROWS_STEP = (
+  8  # rescored rows are padded to a multiple: each new batch size costs oneDNN a compilation
+)
 
 CPU_BATCH_IMAGES = 256  # a call's tensors should fit a core's share of the cache
 GPU_BATCH_IMAGES = 2048
@@ -39,7 +41,9 @@ class Card:
 
   version: str
   labels: tuple[str, ...]
-  training_pixels: tuple[float, ...]  # fractions of training pixels in 16 equal ranges of brightness; () if not said
+  training_pixels: tuple[
+    float, ...
+  ]  # fractions of training pixels in 16 equal ranges of brightness; () if not said
   training_classes: tuple[float, ...]  # fractions of training images by label; () if not said
 
 
@@ -50,14 +54,20 @@ def card(model: str) -> Card:
     app.UsageError: it is not there, or is not a model that trainer.main exported.
   """
   remedy = 'pass the export/1 directory of a finished run of trainer.main'
-  paths = [files.join(model, name) for name in ('saved_model.pb', 'assets/labels.txt', 'assets/model_card.json')]
+  paths = [
+    files.join(model, name)
+    for name in ('saved_model.pb', 'assets/labels.txt', 'assets/model_card.json')
+  ]
   if not files.exists(paths[0]):
     raise app.UsageError(f'--model={model}: has no saved_model.pb; {remedy}')
   try:
     graph, labels, text = (files.read(path) for path in paths)
     held = json.loads(text)
     names = tuple(labels.decode().split('\n')[:-1])
-    version, wanted = held['version'], held.get('input', {'shape': list(chunk.IMAGE_SHAPE), 'dtype': 'uint8'})
+    version, wanted = (
+      held['version'],
+      held.get('input', {'shape': list(chunk.IMAGE_SHAPE), 'dtype': 'uint8'}),
+    )
   except files.Unavailable:
     raise
   except (OSError, ValueError, KeyError) as error:
@@ -127,7 +137,9 @@ class Model:
     starts = range(0, len(pixels), self.batch_images)
     batches = [pixels[start : start + self.batch_images] for start in starts]
     with _arithmetic(bfloat16):
-      return np.concatenate([np.zeros((0, 10), np.float32), *self._callers.map(self._score, batches)])
+      return np.concatenate(
+        [np.zeros((0, 10), np.float32), *self._callers.map(self._score, batches)]
+      )
 
   def _score(self, pixels: np.ndarray) -> np.ndarray:
     """Returns the probabilities of a batch, which is scored in parts if memory does not suffice for the whole."""
@@ -196,7 +208,12 @@ class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
         computes does not depend on how many there are: oneDNN's kernels round otherwise when they share out an image.
     """
     super().__init__()
-    self._model, self._precision, self._batch_images, self._threads = model, precision, batch_images, threads
+    self._model, self._precision, self._batch_images, self._threads = (
+      model,
+      precision,
+      batch_images,
+      threads,
+    )
 
   def load_model(self) -> Model:
     process.prepare()
@@ -204,11 +221,17 @@ class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
       with process.without_keras():
         import tensorflow as tf
 
-      with contextlib.suppress(RuntimeError):  # TensorFlow has started in this process, with the threads it has
+      with contextlib.suppress(
+        RuntimeError
+      ):  # TensorFlow has started in this process, with the threads it has
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-      with files.local_copy(self._model) as directory:  # TensorFlow's own gs:// knows fewer kinds of credentials
-        model = Model(directory, resolve_precision(self._precision), self._batch_images, self._threads)
+      with files.local_copy(
+        self._model
+      ) as directory:  # TensorFlow's own gs:// knows fewer kinds of credentials
+        model = Model(
+          directory, resolve_precision(self._precision), self._batch_images, self._threads
+        )
     gc.freeze()  # all this stays: looking through it for garbage costs half a second at a time, and more at the end
     return model
 
@@ -219,7 +242,10 @@ class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
     return batch.pixels.nbytes  # type: ignore[attr-defined]
 
   def run_inference(
-    self, batch: Sequence[chunk.Decoded], model: Model, inference_args: Mapping[str, Any] | None = None
+    self,
+    batch: Sequence[chunk.Decoded],
+    model: Model,
+    inference_args: Mapping[str, Any] | None = None,
   ) -> list[chunk.Scored]:
     decoded: chunk.Decoded = batch  # type: ignore[assignment]  # a chunk is the batch
     began = time.perf_counter()

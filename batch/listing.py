@@ -11,9 +11,14 @@ from absl import app
 from batch import chunk, stream
 from storage import files
 
-LOCAL_THREADS, CLOUD_THREADS = 8, 32  # at 30 ms an answer, 32 read 2.5 times as much as 8; 64 no more
+LOCAL_THREADS, CLOUD_THREADS = (
+  8,
+  32,
+)  # at 30 ms an answer, 32 read 2.5 times as much as 8; 64 no more
 SLICE = 16  # files that one thread reads in a row: fewer, and handing them over costs more than reading does
-MAX_FILE_BYTES = 256 << 20  # an image file larger than this is refused before it fills a worker's memory
+MAX_FILE_BYTES = (
+  256 << 20
+)  # an image file larger than this is refused before it fills a worker's memory
 URI_NAMES = ('uri', 'path', 'file', 'image')
 
 
@@ -53,12 +58,16 @@ def manifest_layout(uri: str) -> Layout:
     return Layout()
   source = stream.Stream(uri)
   first = _line(source)
-  names = [name.strip().lower() for name in next(csv.reader([first.decode('utf-8-sig', 'replace')]), [])]
+  names = [
+    name.strip().lower() for name in next(csv.reader([first.decode('utf-8-sig', 'replace')]), [])
+  ]
   place = lambda *wanted: next((names.index(name) for name in wanted if name in names), -1)
   if place(*URI_NAMES) >= 0:
     return Layout(place(*URI_NAMES), place('id'), place('label'), True, source.offset)
   if {'id', 'label'} & set(names):
-    raise app.UsageError(f'{uri}: its header has no column {" or ".join(URI_NAMES)}, only {", ".join(names)}; name one')
+    raise app.UsageError(
+      f'{uri}: its header has no column {" or ".join(URI_NAMES)}, only {", ".join(names)}; name one'
+    )
   return Layout(0, -1, 1, True)
 
 
@@ -98,28 +107,36 @@ def manifest_entries(shard: chunk.Shard) -> list[Entry]:
 def _entry(fields: list[str], layout: Layout, home: str) -> Entry:
   field = lambda place: fields[place].strip() if 0 <= place < len(fields) else ''
   uri = field(layout.uri)
-  located = uri if not home or os.path.isabs(uri) or not files.is_local(uri) else files.join(home, uri)
+  located = (
+    uri if not home or os.path.isabs(uri) or not files.is_local(uri) else files.join(home, uri)
+  )
   return Entry(located, field(layout.id) or uri, field(layout.label) or None)
 
 
 def read(entries: Sequence[Entry], threads: int, chunk_images: int) -> Iterator[chunk.Columns]:
   """The files' contents in the order of `entries`, in chunks; `threads` are read at the same time, 0 for enough."""
   if not threads:
-    threads = LOCAL_THREADS if all(files.is_local(entry.uri) for entry in entries) else CLOUD_THREADS
+    threads = (
+      LOCAL_THREADS if all(files.is_local(entry.uri) for entry in entries) else CLOUD_THREADS
+    )
   for items in stream.cut(_contents(entries, threads), lambda item: len(item[1]), chunk_images):
     good = [(entry, content) for entry, content in items if isinstance(content, bytes)]
     yield chunk.Columns(
       ids=[entry.id for entry, _ in good],
       encoded=[content for _, content in good],
       labels=[entry.label for entry, _ in good],
-      rejects=[chunk.Reject(entry.id, 'read', text) for entry, text in items if isinstance(text, str)],
+      rejects=[
+        chunk.Reject(entry.id, 'read', text) for entry, text in items if isinstance(text, str)
+      ],
     )
 
 
 def _contents(entries: Sequence[Entry], threads: int) -> Iterator[tuple[Entry, bytes | str]]:
   slices = [entries[first : first + SLICE] for first in range(0, len(entries), SLICE)]
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    for first in range(0, len(slices), threads):  # no more is held than the chunk and one round of the threads
+    for first in range(
+      0, len(slices), threads
+    ):  # no more is held than the chunk and one round of the threads
       for contents in pool.map(_read_slice, slices[first : first + threads]):
         yield from contents
 

@@ -54,7 +54,11 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
   with files.refused(f'--output={settings.output}: cannot be written'):
     sink.claim(settings.output, facts, own.overwrite, own.resume)
   job = pipeline.Job(settings, card, facts, started, threads, own.max_reject_fraction)
-  shown = progress.shown(settings.output, plan.images) if files.is_local(settings.output) else contextlib.nullcontext()
+  shown = (
+    progress.shown(settings.output, plan.images)
+    if files.is_local(settings.output)
+    else contextlib.nullcontext()
+  )
   with shown, beam.Pipeline(options=options) as beam_pipeline:
     pipeline.build(beam_pipeline, plan.shards, job)
   summary = json.loads(files.read(files.join(settings.output, sink.SUMMARY)))
@@ -94,7 +98,11 @@ def beam_options(argv: Sequence[str]) -> tuple['PipelineOptions', int]:
   """
   from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-  stray = [arg for before, arg in zip(['', *argv], argv) if not (arg.startswith('--') or _awaits_value(before))]
+  stray = [
+    arg
+    for before, arg in zip(['', *argv], argv)
+    if not (arg.startswith('--') or _awaits_value(before))
+  ]
   if stray:
     raise app.UsageError(f'{stray[0]} is not a flag; pass inputs as --input={stray[0]}')
   options = PipelineOptions(list(argv))
@@ -105,14 +113,18 @@ def beam_options(argv: Sequence[str]) -> tuple['PipelineOptions', int]:
     kind._add_argparse_args(every)  # type: ignore[arg-type]  # Beam's own parser adds what these do not use
   unknown = [arg for arg in every.parse_known_args(list(argv))[1] if arg.startswith('--')]
   if unknown:
-    raise app.UsageError(f"{unknown[0]} is neither a flag of the scorer nor of Beam; --help lists the scorer's")
+    raise app.UsageError(
+      f"{unknown[0]} is neither a flag of the scorer nor of Beam; --help lists the scorer's"
+    )
   given = {arg[2:].split('=')[0] for arg in argv if arg.startswith('--')}
   cores = available_cores()
   defaults = {'direct_num_workers': str(cores), 'direct_running_mode': 'multi_processing'}
   added = [f'--{name}={value}' for name, value in defaults.items() if name not in given]
   options = PipelineOptions([*argv, f'--runner={LOCAL_RUNNER}', *added])
   direct = options.view_as(DirectOptions)
-  processes = (direct.direct_num_workers or cores) if direct.direct_running_mode == 'multi_processing' else 1
+  processes = (
+    (direct.direct_num_workers or cores) if direct.direct_running_mode == 'multi_processing' else 1
+  )
   return options, max(cores // processes, 1)
 
 
@@ -155,7 +167,9 @@ def cli(argv: Sequence[str] | None = None) -> int:
     [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.environ.get('PYTHONPATH', '')]
   )
   argv = sys.argv[1:] if argv is None else argv
-  signal.signal(signal.SIGTERM, _stop)  # process 1 of a container gets no signal that it does not handle
+  signal.signal(
+    signal.SIGTERM, _stop
+  )  # process 1 of a container gets no signal that it does not handle
   try:
     summary = run(argv)
     gc.freeze()  # or the end looks through all that was imported for garbage
@@ -170,7 +184,10 @@ def cli(argv: Sequence[str] | None = None) -> int:
     return 1
   except Exception:  # of a worker or a file system: what is finished is on disk
     traceback.print_exc()
-    print('lookbook-score: the job failed, as above; --resume continues after what is written', file=sys.stderr)
+    print(
+      'lookbook-score: the job failed, as above; --resume continues after what is written',
+      file=sys.stderr,
+    )
     return 1
   print(tell(summary, parse(argv)[0].output))
   return 0
@@ -178,7 +195,11 @@ def cli(argv: Sequence[str] | None = None) -> int:
 
 def _stop(*_) -> None:
   """Ends this process and its workers at once; Beam's own way out would wait for the shards under way."""
-  print('lookbook-score: stopped by SIGTERM; --resume continues after what is written', file=sys.stderr, flush=True)
+  print(
+    'lookbook-score: stopped by SIGTERM; --resume continues after what is written',
+    file=sys.stderr,
+    flush=True,
+  )
   for pid in list(_descendants(os.getpid())):
     with contextlib.suppress(ProcessLookupError):
       os.kill(pid, signal.SIGKILL)
@@ -200,7 +221,9 @@ def tell(summary: dict[str, Any], output: str) -> str:
     f'{summary["wall_seconds"]:.1f} s ({summary["images_per_second"]:,.0f} images/s, start-up included)'
   ]
   if summary['accuracy'] is not None:
-    lines.append(f'accuracy on {summary["images_labelled"]:,} labelled images: {summary["accuracy"]:.4f}')
+    lines.append(
+      f'accuracy on {summary["images_labelled"]:,} labelled images: {summary["accuracy"]:.4f}'
+    )
   return '\n'.join([*lines, f'report: {output.rstrip("/")}/report.html'])
 
 

@@ -5,7 +5,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 SIDE = 28
-CLOSE = 0.05 * 255  # "within 5 % of the maximum possible intensity" of the corner's colour is background
+CLOSE = (
+  0.05 * 255
+)  # "within 5 % of the maximum possible intensity" of the corner's colour is background
 WHITE = (255, 255, 255, 255)
 
 
@@ -34,7 +36,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
   """Upright, 8 bits a channel, on white where it is transparent."""
   image = ImageOps.exif_transpose(image)
   if image.mode in ('I', 'F') or image.mode.startswith('I;16'):
-    image = Image.fromarray(np.clip(np.asarray(image, np.float32) / 257 + 0.5, 0, 255).astype(np.uint8))
+    image = Image.fromarray(
+      np.clip(np.asarray(image, np.float32) / 257 + 0.5, 0, 255).astype(np.uint8)
+    )
   if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
     image = image.convert('RGBA')
     image = Image.alpha_composite(Image.new('RGBA', image.size, WHITE), image)

@@ -36,11 +36,18 @@ def build(pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], job: Job) -> N
   No image goes through a shuffle, so memory does not grow with the collection.
   """
   settings = job.settings
-  chunks = pipeline | 'Shards' >> beam.Create(shards) | 'Read' >> beam.ParDo(Read(settings)).with_outputs(main='chunks')
+  chunks = (
+    pipeline
+    | 'Shards' >> beam.Create(shards)
+    | 'Read' >> beam.ParDo(Read(settings)).with_outputs(main='chunks')
+  )
   written = (
     chunks.chunks
     | 'Decode' >> beam.ParDo(Decode(settings, job.card.labels))
-    | 'Score' >> RunInference(infer.Handler(settings.model, settings.precision, settings.batch_images, job.threads))
+    | 'Score'
+    >> RunInference(
+      infer.Handler(settings.model, settings.precision, settings.batch_images, job.threads)
+    )
     | 'Write' >> beam.ParDo(Write(settings, job.card))
   )
   _ = (
@@ -59,9 +66,13 @@ class Read(beam.DoFn):
     self._msec = Metrics.counter(NAMESPACE, 'read_msec')
     self._seen = Metrics.counter(NAMESPACE, 'images_seen')
 
-  def process(self, shard: chunk.Shard) -> Iterator[chunk.Chunk | beam.pvalue.TaggedOutput[Literal['done'], dict]]:
+  def process(
+    self, shard: chunk.Shard
+  ) -> Iterator[chunk.Chunk | beam.pvalue.TaggedOutput[Literal['done'], dict]]:
     settings, sequence, skip = self._settings, 0, 0
-    while done := sink.committed(settings.output, shard.chunk_name(sequence), settings.output_format):
+    while done := sink.committed(
+      settings.output, shard.chunk_name(sequence), settings.output_format
+    ):
       yield beam.pvalue.TaggedOutput(DONE, done)
       sequence, skip = sequence + 1, skip + done['images_seen']
     found = source.read(shard, skip, settings)
@@ -83,8 +94,14 @@ class Decode(beam.DoFn):
 
   def __init__(self, settings: flags.Settings, labels: Sequence[str]):
     self._settings = settings
-    spellings = lambda name: {name, name.replace('/', '-'), name.replace('/', '_')}  # a directory's name has no slash
-    self._labels = {spelling: index for index, name in enumerate(labels) for spelling in spellings(name)}
+    spellings = lambda name: {
+      name,
+      name.replace('/', '-'),
+      name.replace('/', '_'),
+    }  # a directory's name has no slash
+    self._labels = {
+      spelling: index for index, name in enumerate(labels) for spelling in spellings(name)
+    }
     self._msec = Metrics.counter(NAMESPACE, 'decode_msec')
     self._bytes = Metrics.counter(NAMESPACE, 'encoded_bytes')
 
@@ -97,7 +114,9 @@ class Decode(beam.DoFn):
     yield decoded
 
 
-def decode_chunk(read: chunk.Chunk, labels: dict[str, int], preprocess: str, max_pixels: int) -> chunk.Decoded:
+def decode_chunk(
+  read: chunk.Chunk, labels: dict[str, int], preprocess: str, max_pixels: int
+) -> chunk.Decoded:
   """The images of a chunk as pixels; those that cannot be decoded join its rejects.
 
   Args:
@@ -115,7 +134,9 @@ def decode_chunk(read: chunk.Chunk, labels: dict[str, int], preprocess: str, max
     size = sum(map(len, encoded))
   kept = np.ones(len(read), bool)
   kept[list(reasons)] = False
-  rejects = [chunk.Reject(columns.ids[i], 'decode', reason) for i, reason in sorted(reasons.items())]
+  rejects = [
+    chunk.Reject(columns.ids[i], 'decode', reason) for i, reason in sorted(reasons.items())
+  ]
   numbers = _label_indices(columns.labels, len(read), labels)
   everything = not reasons
   return chunk.Decoded(
@@ -123,7 +144,9 @@ def decode_chunk(read: chunk.Chunk, labels: dict[str, int], preprocess: str, max
     ids=columns.ids if everything else [name for name, keep in zip(columns.ids, kept) if keep],
     pixels=pixels if everything else pixels[kept],
     labels=numbers if everything else numbers[kept],
-    carried=columns.carried if everything or columns.carried is None else columns.carried.filter(pa.array(kept)),
+    carried=columns.carried
+    if everything or columns.carried is None
+    else columns.carried.filter(pa.array(kept)),
     rejects=columns.rejects + rejects,
     encoded_bytes=size,
     converted=converted,
@@ -148,7 +171,9 @@ def _label_indices(values: Sequence | None, count: int, names: dict[str, int]) -
 def _label_index(value: Any, names: dict[str, int]) -> int:
   if value is None or value == chunk.NO_LABEL or value in (b'', ''):
     return chunk.NO_LABEL
-  text = value.decode('utf-8', 'replace').strip() if isinstance(value, bytes) else str(value).strip()
+  text = (
+    value.decode('utf-8', 'replace').strip() if isinstance(value, bytes) else str(value).strip()
+  )
   if text in names:
     return names[text]
   return int(text) if text.isdecimal() and int(text) < len(names) else chunk.FOREIGN_LABEL
@@ -169,7 +194,15 @@ class Write(beam.DoFn):
     counts = summary.of_chunk(scored)
     labels = list(self._card.labels)
     counts['seconds'] = dict(scored.seconds)
-    sink.write(scored, counts, settings.output, settings.output_format, labels, self._card.version, settings.top_k)
+    sink.write(
+      scored,
+      counts,
+      settings.output,
+      settings.output_format,
+      labels,
+      self._card.version,
+      settings.top_k,
+    )
     counts['seconds']['write'] = time.perf_counter() - began
     self._scored.inc(counts['images_scored'])
     self._rejected.inc(counts['images_rejected'])

@@ -38,11 +38,17 @@ PLAIN_BYTES = len(PLAIN)
 
 def scanlines(data: bytes) -> bytearray | None:
   """The filtered lines of an 8-bit grey 28x28 PNG that holds one run of pixels and nothing else; of any other, None."""
-  if not data.startswith(PLAIN) or not data.endswith(END) or data[PLAIN_BYTES + 4 : PLAIN_BYTES + 8] != b'IDAT':
+  if (
+    not data.startswith(PLAIN)
+    or not data.endswith(END)
+    or data[PLAIN_BYTES + 4 : PLAIN_BYTES + 8] != b'IDAT'
+  ):
     return None
   length = int.from_bytes(data[PLAIN_BYTES : PLAIN_BYTES + 4], 'big')
   checksum = int.from_bytes(data[-16:-12], 'big')
-  if length + PLAIN_BYTES + 24 != len(data) or deflate.crc32(data[PLAIN_BYTES + 4 : -16]) != checksum:
+  if (
+    length + PLAIN_BYTES + 24 != len(data) or deflate.crc32(data[PLAIN_BYTES + 4 : -16]) != checksum
+  ):
     return None
   try:
     lines = deflate.zlib_decompress(data[PLAIN_BYTES + 8 : -16], SIZE * LINE_BYTES)
@@ -58,7 +64,11 @@ def decode(lines: Sequence[bytearray]) -> np.ndarray | None:
   if filters.max() > LAST_FILTER:
     return None
   size = len(joined)
-  stored = b'\x78\x01\x01' + struct.pack('<HH', size, size ^ 0xFFFF)  # zlib's header, and that of its only block
+  stored = b'\x78\x01\x01' + struct.pack(
+    '<HH', size, size ^ 0xFFFF
+  )  # zlib's header, and that of its only block
   pixels = _part(b'IDAT', stored, joined, struct.pack('>I', deflate.adler32(joined)))
-  tall = cv2.imdecode(np.frombuffer(_head(len(filters)) + pixels + END, np.uint8), cv2.IMREAD_UNCHANGED)
+  tall = cv2.imdecode(
+    np.frombuffer(_head(len(filters)) + pixels + END, np.uint8), cv2.IMREAD_UNCHANGED
+  )
   return None if tall is None else tall.reshape(-1, LINE_BYTES, SIZE)[:, 1:]

@@ -46,7 +46,11 @@ class Progress:
     """Images so far, images/s of this run and, where the number of all is known, the time left."""
     seconds = max(self._clock() - self._began, 1e-9)
     rate = (self._seen - self._seen_before) / seconds
-    text = f'{self._seen:,} images' + (f' of {self._images:,}' if self._images else '') + f', {rate:,.0f} images/s'
+    text = (
+      f'{self._seen:,} images'
+      + (f' of {self._images:,}' if self._images else '')
+      + f', {rate:,.0f} images/s'
+    )
     if self._rejected:
       text += f', {self._rejected:,} rejected'
     if self._images and rate:

@@ -12,7 +12,9 @@ TEMPLATE = pathlib.Path(__file__).with_name('report.html')
 LITTLE, MUCH = 0.1, 0.25  # the usual thresholds of the population stability index
 
 
-def page(finished: dict[str, Any], total: summary.Stats, card: infer.Card, facts: dict[str, Any]) -> str:
+def page(
+  finished: dict[str, Any], total: summary.Stats, card: infer.Card, facts: dict[str, Any]
+) -> str:
   """HTML with everything in it: figures are inline SVG, pictures data URIs.
 
   Args:
@@ -40,7 +42,9 @@ def page(finished: dict[str, Any], total: summary.Stats, card: infer.Card, facts
   )
 
 
-def _bars(labels: Sequence[str], counts: Sequence[int], trained: Sequence[float]) -> list[dict[str, Any]]:
+def _bars(
+  labels: Sequence[str], counts: Sequence[int], trained: Sequence[float]
+) -> list[dict[str, Any]]:
   """A row a class: its share of the collection, and of the training set where that is known, in per cent."""
   most = max([*counts, 1])
   whole = max(sum(counts), 1)
@@ -83,8 +87,16 @@ def _confusion(counts: Sequence[Sequence[int]]) -> list[list[dict[str, Any]]]:
 
 def _verdict(value: float | None) -> dict[str, str]:
   if value is None:
-    return {'text': 'not known: the model card does not say how the training set was distributed', 'kind': 'none'}
+    return {
+      'text': 'not known: the model card does not say how the training set was distributed',
+      'kind': 'none',
+    }
   if value < LITTLE:
     return {'text': f'{value:.3f}: like the training set', 'kind': 'good'}
-  kind = 'different from the training set' if value < MUCH else 'very different from the training set'
-  return {'text': f'{value:.3f}: {kind}; trust the predictions less', 'kind': 'fair' if value < MUCH else 'bad'}
+  kind = (
+    'different from the training set' if value < MUCH else 'very different from the training set'
+  )
+  return {
+    'text': f'{value:.3f}: {kind}; trust the predictions less',
+    'kind': 'fair' if value < MUCH else 'bad',
+  }

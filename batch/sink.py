@@ -41,7 +41,11 @@ def claim(output: str, settings: dict[str, Any], overwrite: bool, resume: bool) 
   if not held:
     files.write(files.join(output, SETTINGS), summary.dumps(settings))
   before = json.loads(files.read(files.join(output, SETTINGS)))
-  changed = [f'{key}={before.get(key)} (now {value})' for key, value in settings.items() if before.get(key) != value]
+  changed = [
+    f'{key}={before.get(key)} (now {value})'
+    for key, value in settings.items()
+    if before.get(key) != value
+  ]
   if changed:
     raise app.UsageError(f'--output={output}: holds a run with {", ".join(changed)}; {remedy}')
 
@@ -76,10 +80,13 @@ def write(
   name = scored.chunk.name
   if scored.chunk.rejects:
     lines = [
-      json.dumps({'id': r.id, 'stage': r.stage, 'reason': r.reason}, ensure_ascii=False) for r in scored.chunk.rejects
+      json.dumps({'id': r.id, 'stage': r.stage, 'reason': r.reason}, ensure_ascii=False)
+      for r in scored.chunk.rejects
     ]
     files.write(files.join(output, 'rejects', f'{name}.jsonl'), '\n'.join(lines) + '\n')
-  files.write(files.join(output, 'counts', f'{name}.json'), json.dumps(counts, ensure_ascii=False) + '\n')
+  files.write(
+    files.join(output, 'counts', f'{name}.json'), json.dumps(counts, ensure_ascii=False) + '\n'
+  )
   table = predictions(scored, labels, version, top_k)
   content = _jsonl(table) if output_format == 'jsonl' else _parquet(table)
   files.write(predictions_uri(output, name, output_format), content)
@@ -104,8 +111,12 @@ def predictions(scored: chunk.Scored, labels: list[str], version: str, top_k: in
   if top_k:
     order = np.argsort(-probabilities, axis=1, kind='stable')[:, :top_k]
     likeliest = np.take_along_axis(probabilities, order, axis=1)
-    columns['top_labels'] = pa.FixedSizeListArray.from_arrays(names.take(pa.array(order.ravel())), top_k)
-    columns['top_probabilities'] = pa.FixedSizeListArray.from_arrays(pa.array(likeliest.ravel()), top_k)
+    columns['top_labels'] = pa.FixedSizeListArray.from_arrays(
+      names.take(pa.array(order.ravel())), top_k
+    )
+    columns['top_probabilities'] = pa.FixedSizeListArray.from_arrays(
+      pa.array(likeliest.ravel()), top_k
+    )
   table = pa.table(columns)
   for name in scored.chunk.carried.column_names if scored.chunk.carried is not None else ():
     table = table.append_column(name, scored.chunk.carried[name])  # type: ignore[index]
@@ -119,4 +130,6 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def _jsonl(table: pa.Table) -> str:
-  return ''.join(json.dumps(row, ensure_ascii=False, default=str) + '\n' for row in table.to_pylist())
+  return ''.join(
+    json.dumps(row, ensure_ascii=False, default=str) + '\n' for row in table.to_pylist()
+  )

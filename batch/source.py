@@ -50,7 +50,9 @@ def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -
   matched = [found[path] for path in sorted(found)]
   kind = _format(list(found)) if input_format == GUESSED else input_format
   if settings.label_from == 'directory' and kind != 'image':
-    raise app.UsageError(f'--label_from=directory: goes with image files, and the input is {kind}; leave it out')
+    raise app.UsageError(
+      f'--label_from=directory: goes with image files, and the input is {kind}; leave it out'
+    )
   if settings.carry and kind != 'parquet':
     raise app.UsageError(
       f'--carry={",".join(settings.carry)}: goes with Parquet, and the input is {kind}; leave it out'
@@ -74,7 +76,11 @@ def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[ch
   if shard.format == 'parquet':
     return tables.read_parquet(shard, skip, settings.chunk_images, settings)
   is_manifest = shard.format == 'manifest'
-  entries = listing.manifest_entries(shard) if is_manifest else listing.image_entries(shard, settings.label_from)
+  entries = (
+    listing.manifest_entries(shard)
+    if is_manifest
+    else listing.image_entries(shard, settings.label_from)
+  )
   return listing.read(entries[skip:], settings.read_threads, settings.chunk_images)
 
 
@@ -88,7 +94,9 @@ def _expand(pattern: str, input_format: str) -> list[files.File]:
     inside = files.match(files.join(pattern, '**'))
     kinds = NAMES if input_format == GUESSED else [input_format]
     found = [file for file in inside if guess(file.uri) in kinds]
-    if any(os.path.basename(file.uri) == 'dataset_info.json' for file in inside):  # TFDS keeps notes beside its shards
+    if any(
+      os.path.basename(file.uri) == 'dataset_info.json' for file in inside
+    ):  # TFDS keeps notes beside its shards
       found = [file for file in found if guess(file.uri) == 'tfrecord']
     if inside and not found:
       raise app.UsageError(f'--input={pattern}: nothing in that directory has a name that says its format; name the '
@@ -109,7 +117,9 @@ def _format(paths: Sequence[str]) -> str:
   for path in paths:
     kinds.setdefault(guess(path), path)
   if '' in kinds:
-    raise app.UsageError(f'--input: the name {kinds[""]} does not say its format; name it with --input_format')
+    raise app.UsageError(
+      f'--input: the name {kinds[""]} does not say its format; name it with --input_format'
+    )
   if len(kinds) > 1:
     examples = ', '.join(f'{kind} ({path})' for kind, path in sorted(kinds.items()))
     raise app.UsageError(f'--input: names files of several formats: {examples}; score each by itself, into an --output '
@@ -119,7 +129,9 @@ def _format(paths: Sequence[str]) -> str:
 
 # --- which shards ----------------------------------------------------------------------------------------------------
 
-Planned = tuple[list[chunk.Shard], int | None]  # the shards, still without numbers, and how many images they hold
+Planned = tuple[
+  list[chunk.Shard], int | None
+]  # the shards, still without numbers, and how many images they hold
 
 
 def _plan_images(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
@@ -163,9 +175,12 @@ def _plan_idx(matched: Sequence[files.File], settings: flags.Settings) -> Planne
     if tables.is_idx_labels(file.uri):
       continue
     count, _, _ = tables.idx_shape(file.uri)
-    step = count if _is_gzip(file.uri) else settings.chunk_images  # gzip has to be unpacked from the beginning
+    step = (
+      count if _is_gzip(file.uri) else settings.chunk_images
+    )  # gzip has to be unpacked from the beginning
     shards += [
-      chunk.Shard(0, 'idx', file.uri, first, min(first + step, count)) for first in range(0, count, max(step, 1))
+      chunk.Shard(0, 'idx', file.uri, first, min(first + step, count))
+      for first in range(0, count, max(step, 1))
     ]
     images += count
   return shards, images

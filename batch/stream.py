@@ -97,7 +97,9 @@ def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
     raise EOFError('the gzip stream is cut short')
 
 
-def cut(items: Iterable[Item], size: Callable[[Item], int], chunk_images: int) -> Iterator[list[Item]]:
+def cut(
+  items: Iterable[Item], size: Callable[[Item], int], chunk_images: int
+) -> Iterator[list[Item]]:
   """Consecutive items in lists of `chunk_images`, or fewer where they reach CHUNK_BYTES together."""
   chunk: list[Item] = []
   held = 0

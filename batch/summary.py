@@ -32,10 +32,14 @@ def of_chunk(scored: chunk.Scored) -> Stats:
   confidence = probabilities.max(axis=1, initial=0)
   classes = probabilities.shape[1]
   known = labels >= 0
-  confusion = np.bincount(labels[known] * classes + predicted[known], minlength=classes**2).reshape(classes, classes)
+  confusion = np.bincount(labels[known] * classes + predicted[known], minlength=classes**2).reshape(
+    classes, classes
+  )
   reasons: dict[str, int] = {}
   for reject in decoded.rejects:
-    kind = f'{reject.stage}: {re.sub(r"[0-9]+(x[0-9]+)?", "N", reject.reason.split(": it begins")[0])}'
+    kind = (
+      f'{reject.stage}: {re.sub(r"[0-9]+(x[0-9]+)?", "N", reject.reason.split(": it begins")[0])}'
+    )
     reasons[kind] = reasons.get(kind, 0) + 1
   return {
     'images_seen': len(decoded) + len(decoded.rejects),
@@ -54,7 +58,9 @@ def of_chunk(scored: chunk.Scored) -> Stats:
     'precisions': [scored.precision],
     'seconds': scored.seconds,
     'least_confident': _pictures(scored, predicted, confidence, np.arange(len(decoded)), -1),
-    'mistakes': _pictures(scored, predicted, confidence, np.flatnonzero(known & (labels != predicted)), 1),
+    'mistakes': _pictures(
+      scored, predicted, confidence, np.flatnonzero(known & (labels != predicted)), 1
+    ),
   }
 
 
@@ -73,7 +79,9 @@ def _pictures(
   """The PICTURES of `rows` with the largest confidence x sign, ties in their order, each with its image as PNG."""
   chosen = rows[np.argsort(-sign * confidence[rows], kind='stable')[:PICTURES]]
   decoded = scored.chunk
-  png = lambda row: base64.b64encode(cv2.imencode('.png', decoded.pixels[row])[1].tobytes()).decode()
+  png = lambda row: base64.b64encode(
+    cv2.imencode('.png', decoded.pixels[row])[1].tobytes()
+  ).decode()
   return [
     {
       'rank': sign * float(confidence[row]),
@@ -91,18 +99,26 @@ def add(parts: Iterable[Stats]) -> Stats:
   """The sum of what chunks counted; {} of none."""
   total: Stats = {}
   for part in parts:
-    total = {key: _add(key, total[key], part[key]) for key in part} if total and part else total or part
+    total = (
+      {key: _add(key, total[key], part[key]) for key in part} if total and part else total or part
+    )
   return total
 
 
 def _add(key: str, a: Any, b: Any) -> Any:
   if key in ('least_confident', 'mistakes'):
-    return heapq.nsmallest(PICTURES, [*a, *b], key=lambda picture: (-picture['rank'], picture['id']))
+    return heapq.nsmallest(
+      PICTURES, [*a, *b], key=lambda picture: (-picture['rank'], picture['id'])
+    )
   if key == 'precisions':
     return sorted({*a, *b})
   if isinstance(a, dict):
     summed = {name: a.get(name, 0) + b.get(name, 0) for name in {**a, **b}}
-    return dict(sorted(summed.items(), key=lambda item: (-item[1], item[0]))[:REASONS]) if key == 'reasons' else summed
+    return (
+      dict(sorted(summed.items(), key=lambda item: (-item[1], item[0]))[:REASONS])
+      if key == 'reasons'
+      else summed
+    )
   return np.add(a, b).tolist() if isinstance(a, list) else a + b
 
 
@@ -143,7 +159,9 @@ def stability_index(expected: Sequence[float], counted: Sequence[float]) -> floa
   return float(((a - e) * np.log(a / e)).sum())
 
 
-def finish(total: Stats, labels: Sequence[str], drawn: Drawn, facts: dict[str, Any], wall_seconds: float) -> dict:
+def finish(
+  total: Stats, labels: Sequence[str], drawn: Drawn, facts: dict[str, Any], wall_seconds: float
+) -> dict:
   """What summary.json holds.
 
   Args:
@@ -158,7 +176,11 @@ def finish(total: Stats, labels: Sequence[str], drawn: Drawn, facts: dict[str, A
   share = lambda part, whole: part / whole if whole else None
   return {
     **facts,
-    **{key: value for key, value in total.items() if key.startswith('images_') or key == 'encoded_bytes'},
+    **{
+      key: value
+      for key, value in total.items()
+      if key.startswith('images_') or key == 'encoded_bytes'
+    },
     'reject_fraction': share(total['images_rejected'], total['images_seen']) or 0.0,
     'by_label': dict(zip(labels, total['by_label'])),
     'confidence_histogram': {
@@ -166,7 +188,11 @@ def finish(total: Stats, labels: Sequence[str], drawn: Drawn, facts: dict[str, A
       'counts': total['confidence'],
     },
     'accuracy': share(right, labelled),
-    'confusion_matrix': {'labels': list(labels), 'rows_are': 'the label that came', 'counts': total['confusion']}
+    'confusion_matrix': {
+      'labels': list(labels),
+      'rows_are': 'the label that came',
+      'counts': total['confusion'],
+    }
     if labelled
     else None,
     'reject_reasons': total['reasons'],

@@ -30,7 +30,9 @@ def idx_shape(uri: str) -> tuple[int, int, int]:
   """
   header = stream.Stream(uri).take(16)
   if len(header) < 16 or struct.unpack('>I', header[:4])[0] != IDX_IMAGES:
-    raise app.UsageError(f'{uri}: is not an IDX file of uint8 images; pass one whose name has -images-idx3-ubyte')
+    raise app.UsageError(
+      f'{uri}: is not an IDX file of uint8 images; pass one whose name has -images-idx3-ubyte'
+    )
   count, height, width = struct.unpack('>III', header[4:])
   return count, height, width
 
@@ -43,8 +45,12 @@ def is_idx_labels(uri: str) -> bool:
 def idx_labels(images_uri: str) -> np.ndarray | None:
   """The labels, uint8 (N,), in the file that goes with a file of images by its name; None where there is none."""
   home, name = os.path.split(images_uri)
-  plain = os.path.join(home, name.replace('images', 'labels').replace('idx3', 'idx1')).removesuffix('.gz')
-  uri = next((uri for uri in (plain, plain + '.gz') if uri != images_uri and files.exists(uri)), None)
+  plain = os.path.join(home, name.replace('images', 'labels').replace('idx3', 'idx1')).removesuffix(
+    '.gz'
+  )
+  uri = next(
+    (uri for uri in (plain, plain + '.gz') if uri != images_uri and files.exists(uri)), None
+  )
   if uri is None:
     return None
   source = stream.Stream(uri)
@@ -64,9 +70,13 @@ def read_idx(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk
     wanted = min(chunk_images, shard.stop - first)
     content = source.take(wanted * height * width)
     got = len(content) // (height * width)
-    columns = _idx_columns(np.frombuffer(content, np.uint8, got * height * width).reshape(got, height, width, 1))
+    columns = _idx_columns(
+      np.frombuffer(content, np.uint8, got * height * width).reshape(got, height, width, 1)
+    )
     columns.ids = [f'{shard.uri}#{row}' for row in range(first, first + got)]
-    columns.labels = None if labels is None else [*labels[first : first + got].tolist(), *[None] * got][:got]
+    columns.labels = (
+      None if labels is None else [*labels[first : first + got].tolist(), *[None] * got][:got]
+    )
     if got < wanted:
       reason = f'{source.broken or "the file is cut short"}: images {first + got} to {shard.stop - 1} are not there'
       offset = 16 + (first + got) * height * width
@@ -109,16 +119,28 @@ def parquet_columns(schema: pa.Schema, uri: str, settings: flags.Settings) -> tu
     app.UsageError: a column is missing, of another type, or would be written over by the predictions.
   """
   has = ', '.join(schema.names)
-  image = settings.image_column or next((name for name in IMAGE_COLUMNS if name in schema.names), '')
+  image = settings.image_column or next(
+    (name for name in IMAGE_COLUMNS if name in schema.names), ''
+  )
   if not image:
-    raise app.UsageError(f'{uri}: has no column of images, only {has}; name one with --image_column')
-  asked = {'image_column': image, 'id_column': settings.id_column, 'label_column': settings.label_column}
+    raise app.UsageError(
+      f'{uri}: has no column of images, only {has}; name one with --image_column'
+    )
+  asked = {
+    'image_column': image,
+    'id_column': settings.id_column,
+    'label_column': settings.label_column,
+  }
   for flag, name in [*asked.items(), *(('carry', name) for name in settings.carry)]:
     if name and name not in schema.names:
-      raise app.UsageError(f'--{flag}={name}: {uri} has no such column, only {has}; pass one of these')
+      raise app.UsageError(
+        f'--{flag}={name}: {uri} has no such column, only {has}; pass one of these'
+      )
   for name in settings.carry:
     if name in WRITTEN and name != 'id':
-      raise app.UsageError(f'--carry={name}: predictions have a column of that name; rename it in {uri}')
+      raise app.UsageError(
+        f'--carry={name}: predictions have a column of that name; rename it in {uri}'
+      )
   if not _is_image(schema.field(image).type):
     raise app.UsageError(
       f'--image_column={image}: in {uri} it is {schema.field(image).type}; pass one that holds bytes'
@@ -129,11 +151,16 @@ def parquet_columns(schema: pa.Schema, uri: str, settings: flags.Settings) -> tu
 
 def _is_image(kind: pa.DataType) -> bool:
   if pa.types.is_struct(kind):
-    return any(kind.field(i).name == 'bytes' and _is_image(kind.field(i).type) for i in range(kind.num_fields))
+    return any(
+      kind.field(i).name == 'bytes' and _is_image(kind.field(i).type)
+      for i in range(kind.num_fields)
+    )
   return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def read_parquet(shard: chunk.Shard, skip: int, chunk_images: int, settings: flags.Settings) -> Iterator[chunk.Columns]:
+def read_parquet(
+  shard: chunk.Shard, skip: int, chunk_images: int, settings: flags.Settings
+) -> Iterator[chunk.Columns]:
   """The rows of row groups `start` to `stop` after the first `skip`, in chunks."""
   with files.open_bytes(shard.uri) as file:
     table = pq.ParquetFile(file)
@@ -159,7 +186,12 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def _parquet_chunk(
-  rows: pa.RecordBatch, names: list[str], image: str, id_name: str, label_name: str, carry: list[str]
+  rows: pa.RecordBatch,
+  names: list[str],
+  image: str,
+  id_name: str,
+  label_name: str,
+  carry: list[str],
 ) -> chunk.Columns:
   values = rows.column(image)
   paths: list[str | None] = [None] * rows.num_rows

@@ -91,7 +91,11 @@ def _number(field: bytes) -> int:
 
 def _name(header: bytes) -> str:
   name, prefix = header[:100].rstrip(b'\0'), header[345:500].rstrip(b'\0')
-  path = prefix + b'/' + name if prefix and header[257:262] == b'ustar' and header[262:263] == b'\0' else name
+  path = (
+    prefix + b'/' + name
+    if prefix and header[257:262] == b'ustar' and header[262:263] == b'\0'
+    else name
+  )
   return path.decode('utf-8', 'replace')
 
 
@@ -111,7 +115,9 @@ def read(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk.Col
   found = samples(stream.Stream(shard.uri))
   for _ in range(skip):
     next(found)
-  for items in stream.cut(found, lambda sample: sum(map(len, sample.members.values())), chunk_images):
+  for items in stream.cut(
+    found, lambda sample: sum(map(len, sample.members.values())), chunk_images
+  ):
     yield _columns(items, shard.uri)
 
 
@@ -119,7 +125,9 @@ def _columns(items: list[Sample], uri: str) -> chunk.Columns:
   columns, encoded, labels = chunk.Columns(), [], []
   for sample in items:
     name = f'{uri}#{sample.key}'
-    image = next((sample.members[kind] for kind in IMAGE_EXTENSIONS if kind in sample.members), None)
+    image = next(
+      (sample.members[kind] for kind in IMAGE_EXTENSIONS if kind in sample.members), None
+    )
     if sample.broken:
       columns.rejects.append(chunk.Reject(f'{uri}@{sample.offset}', 'read', sample.broken))
     elif image is None:

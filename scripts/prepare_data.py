@@ -22,7 +22,9 @@ def main(argv: list[str]) -> None:
   try:
     data.prepare(data_dir)
   except app.UsageError as error:
-    print(f"{error}\nprepare_data.py: taking Debian's package dataset-fashion-mnist", file=sys.stderr)
+    print(
+      f"{error}\nprepare_data.py: taking Debian's package dataset-fashion-mnist", file=sys.stderr
+    )
     subprocess.run(['scripts/debian_packages.sh', DEBIAN, 'dataset-fashion-mnist'], check=True)
     data.prepare(data_dir, IDX_DIR)
 

@@ -31,19 +31,27 @@ def explained(uri: str, only_the_bucket: bool = False) -> Iterator[None]:
   try:
     yield
   except exceptions.NotFound as error:
-    what = f'there is no bucket {bucket}; create it, or' if only_the_bucket else 'there is no such object;'
+    what = (
+      f'there is no bucket {bucket}; create it, or'
+      if only_the_bucket
+      else 'there is no such object;'
+    )
     raise FileNotFoundError(f'{uri}: {what} correct the name') from error
   except exceptions.Forbidden as error:
     raise PermissionError(
       f'{uri}: permission denied; give the account that runs this roles/storage.objectUser on {bucket} ({_line(error)})'
     ) from error
   except (exceptions.Unauthorized, auth.RefreshError) as error:
-    raise PermissionError(f'{uri}: Google refuses the credentials ({_line(error)}); {CREDENTIALS}') from error
+    raise PermissionError(
+      f'{uri}: Google refuses the credentials ({_line(error)}); {CREDENTIALS}'
+    ) from error
   except auth.DefaultCredentialsError as error:
     raise PermissionError(f'{uri}: there are no Google credentials here; {CREDENTIALS}') from error
   except (exceptions.RetryError, exceptions.ServerError, exceptions.TooManyRequests, auth.TransportError,
           requests.RequestException) as error:  # fmt: skip
-    raise files.Unavailable(f'{uri}: Cloud Storage does not answer ({_line(error)}); try again later') from error
+    raise files.Unavailable(
+      f'{uri}: Cloud Storage does not answer ({_line(error)}); try again later'
+    ) from error
   except (exceptions.GoogleAPICallError, auth.GoogleAuthError, DataCorruption) as error:
     raise OSError(f'{uri}: {_line(error)}') from error
 

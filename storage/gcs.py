@@ -43,7 +43,9 @@ def _client_of(process: int) -> storage.Client:
 def _bucket(uri: str) -> tuple[storage.Bucket, str]:
   """The bucket, and the name in it."""
   with _lock, errors.explained(uri):
-    client = _client_of(os.getpid())  # a process that was forked must not share its parent's connections
+    client = _client_of(
+      os.getpid()
+    )  # a process that was forked must not share its parent's connections
   bucket, _, name = uri.removeprefix('gs://').partition('/')
   try:
     return client.bucket(bucket), name
@@ -146,7 +148,9 @@ def write(uri: str, content: bytes, durable: bool = True) -> None:
         if not held and isinstance(error, exceptions.NotFound):
           raise
         generation = held.generation if held else 0
-  raise OSError(f'{uri}: another process writes it too, and something else; let one of them write elsewhere')
+  raise OSError(
+    f'{uri}: another process writes it too, and something else; let one of them write elsewhere'
+  )
 
 
 def remove(uris: Iterable[str]) -> None:
@@ -177,8 +181,15 @@ def publish(source: str, directory: str, last: str) -> None:
 
 def copy(source: str, directory: str, last: str) -> None:
   target = f'{directory.rstrip("/")}/'
-  names = [os.path.relpath(os.path.join(root, name), source) for root, _, names in os.walk(source) for name in names]
-  _each(lambda name: _upload(os.path.join(source, name), target + name), [name for name in names if name != last])
+  names = [
+    os.path.relpath(os.path.join(root, name), source)
+    for root, _, names in os.walk(source)
+    for name in names
+  ]
+  _each(
+    lambda name: _upload(os.path.join(source, name), target + name),
+    [name for name in names if name != last],
+  )
   _upload(os.path.join(source, last), target + last)
 
 
@@ -190,7 +201,10 @@ def _upload(path: str, uri: str) -> None:
 def fetch(directory: str, to: str) -> None:
   """Copies every object in a folder into the local directory `to`."""
   target = f'{directory.rstrip("/")}/'
-  _each(lambda uri: _download(uri, os.path.join(to, uri.removeprefix(target))), [uri for uri, _ in _inside(directory)])
+  _each(
+    lambda uri: _download(uri, os.path.join(to, uri.removeprefix(target))),
+    [uri for uri, _ in _inside(directory)],
+  )
 
 
 def _download(uri: str, path: str) -> None:

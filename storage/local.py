@@ -54,7 +54,9 @@ def write(path: str, content: bytes, durable: bool) -> None:
 @contextlib.contextmanager
 def _beside(path: str) -> Iterator[str]:
   """A file in the same directory, which takes the place of `path` when nothing goes wrong."""
-  handle, incomplete = tempfile.mkstemp(dir=os.path.dirname(path) or '.', prefix='.' + os.path.basename(path))
+  handle, incomplete = tempfile.mkstemp(
+    dir=os.path.dirname(path) or '.', prefix='.' + os.path.basename(path)
+  )
   os.close(handle)
   try:
     yield incomplete
@@ -84,5 +86,10 @@ def publish(source: str, directory: str, last: str) -> None:
 
 
 def copy(source: str, directory: str, last: str) -> None:
-  shutil.copytree(source, directory, dirs_exist_ok=True, ignore=lambda folder, _: [last] if folder == source else [])
+  shutil.copytree(
+    source,
+    directory,
+    dirs_exist_ok=True,
+    ignore=lambda folder, _: [last] if folder == source else [],
+  )
   shutil.copy(os.path.join(source, last), directory)

@@ -8,7 +8,10 @@ from google.cloud import storage
 
 from storage import errors
 
-FIRST_BYTES, MOST_BYTES = 256 << 10, 8 << 20  # of a request: whoever goes on reading gets larger ones
+FIRST_BYTES, MOST_BYTES = (
+  256 << 10,
+  8 << 20,
+)  # of a request: whoever goes on reading gets larger ones
 
 
 def crc32c(content: bytes) -> str:
@@ -19,7 +22,9 @@ def crc32c(content: bytes) -> str:
 def verify(uri: str, found: str, expected: str | None) -> None:
   """Raises OSError where both checksums are known and differ."""
   if expected and found != expected:
-    raise OSError(f'{uri}: its content came with crc32c {found} and is kept with {expected}; try again')
+    raise OSError(
+      f'{uri}: its content came with crc32c {found} and is kept with {expected}; try again'
+    )
 
 
 class Ranges(io.RawIOBase):
@@ -41,7 +46,10 @@ class Ranges(io.RawIOBase):
     self._size, self._expected = blob.size, blob.crc32c
     self._uri, self._call = uri, call
     self._position, self._step = 0, FIRST_BYTES
-    self._checked, self._checksum = 0, google_crc32c.Checksum()  # of the bytes that were read in order
+    self._checked, self._checksum = (
+      0,
+      google_crc32c.Checksum(),
+    )  # of the bytes that were read in order
 
   def readable(self) -> bool:
     return True
@@ -72,9 +80,13 @@ class Ranges(io.RawIOBase):
     blob = self._bucket.blob(self._name, generation=self._generation)
     try:
       with errors.explained(self._uri):
-        content = blob.download_as_bytes(start=start, end=stop - 1, raw_download=True, checksum=None, **self._call)
+        content = blob.download_as_bytes(
+          start=start, end=stop - 1, raw_download=True, checksum=None, **self._call
+        )
     except FileNotFoundError as error:
-      raise OSError(f'{self._uri}: was replaced or deleted while it was read; start again') from error
+      raise OSError(
+        f'{self._uri}: was replaced or deleted while it was read; start again'
+      ) from error
     if len(content) != stop - start:
       raise OSError(f'{self._uri}: {len(content)} bytes came of {stop - start}; try again')
     return content

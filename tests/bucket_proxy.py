@@ -24,9 +24,7 @@ HOSTS = {b'www.googleapis.com:443', b'storage.googleapis.com:443'}
 FRAMING = re.compile(rb'(?i)(transfer-encoding|content-length|expect|connection|proxy-connection):')
 LIMIT = 1 << 20
 UNAVAILABLE = b'HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\nContent-Type: text/plain\r\n\r\ntry again'
-PRECONDITION_FAILED = (
-  b'HTTP/1.1 412 Precondition Failed\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}'
-)
+PRECONDITION_FAILED = b'HTTP/1.1 412 Precondition Failed\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}'
 
 
 class Failures:
@@ -126,7 +124,11 @@ class Proxy:
 
   async def start_tls(self, head: bytes, writer: asyncio.StreamWriter) -> bool:
     known = self.tls is not None and head.split()[1] in HOSTS
-    writer.write(b'HTTP/1.1 200 OK\r\n\r\n' if known else b'HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n')
+    writer.write(
+      b'HTTP/1.1 200 OK\r\n\r\n'
+      if known
+      else b'HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n'
+    )
     await writer.drain()
     if known:
       await writer.start_tls(self.tls)  # type: ignore[arg-type]
@@ -156,19 +158,30 @@ class Proxy:
       return bucket_repairs.FLAT_LAYOUT
     if condition := bucket_repairs.condition(head, body):
       path, wanted = condition
-      found, content = await upstream.ask(b'GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n' % path.encode(), b'')
+      found, content = await upstream.ask(
+        b'GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n' % path.encode(), b''
+      )
       generation = json.loads(content)['generation'] if found.split(b' ', 2)[1] == b'200' else '0'
       if generation != wanted:
         return PRECONDITION_FAILED
     answer, content = await upstream.ask(head, body)
-    return re.sub(rb'(?i)\r\ntransfer-encoding: chunked', b'\r\nContent-Length: %d' % len(content), answer) + content
+    return (
+      re.sub(
+        rb'(?i)\r\ntransfer-encoding: chunked', b'\r\nContent-Length: %d' % len(content), answer
+      )
+      + content
+    )
 
 
 async def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument('--upstream', required=True, help='HOST:PORT of the bucket server')
   parser.add_argument('--bind', default='127.0.0.1')
-  parser.add_argument('--port', type=int, default=0, help='0 takes a free one; it is the first line printed')
+  parser.add_argument(
+    '--port', type=int, default=0, help='0 takes a free one; it is the first line printed'
+  )
   parser.add_argument('--tls_port', type=int, help='also TLS directly')
   parser.add_argument('--certificate', help="PEM file with Google's names: key and chain")
   parser.add_argument('--every', type=int, default=0)
@@ -181,7 +194,9 @@ async def main() -> None:
   proxy = Proxy((host, int(port)), tls, Failures(flags.every))
   servers = [await asyncio.start_server(proxy.serve, flags.bind, flags.port, limit=LIMIT)]
   if flags.tls_port is not None:
-    servers.append(await asyncio.start_server(proxy.serve, flags.bind, flags.tls_port, ssl=tls, limit=LIMIT))
+    servers.append(
+      await asyncio.start_server(proxy.serve, flags.bind, flags.tls_port, ssl=tls, limit=LIMIT)
+    )
   print(servers[0].sockets[0].getsockname()[1], flush=True)
   await asyncio.gather(*(server.serve_forever() for server in servers))
 

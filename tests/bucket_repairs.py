@@ -60,7 +60,13 @@ class Uploads:
 def condition(head: bytes, body: bytes) -> tuple[str, str] | None:
   """For the start of a resumable upload: the object's path, and the generation it must have ('0': none)."""
   path, query = target(head)
-  if query.get('uploadType') != 'resumable' or 'ifGenerationMatch' not in query or not head.startswith(b'POST'):
+  if (
+    query.get('uploadType') != 'resumable'
+    or 'ifGenerationMatch' not in query
+    or not head.startswith(b'POST')
+  ):
     return None
   name = query.get('name') or json.loads(body)['name']
-  return f'{path.removeprefix("/upload")}/{urllib.parse.quote(name, safe="")}', query['ifGenerationMatch']
+  return f'{path.removeprefix("/upload")}/{urllib.parse.quote(name, safe="")}', query[
+    'ifGenerationMatch'
+  ]

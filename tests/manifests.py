@@ -19,16 +19,30 @@ OLDEST = '1.31.0'  # where podFailurePolicy became stable
 SCHEMAS = importlib.resources.files(kubernetes_validate) / 'kubernetes-json-schema'
 
 # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
-QUANTITY = re.compile(r'[+-]?(?P<number>\d+\.?\d*|\.\d+)(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?')
+QUANTITY = re.compile(
+  r'[+-]?(?P<number>\d+\.?\d*|\.\d+)(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?'
+)
 BINARY = {f'{letter}i': 1024**power for power, letter in enumerate('KMGTPE', 1)}
-DECIMAL = {'n': 1e-9, 'u': 1e-6, 'm': 1e-3, 'k': 1e3, 'M': 1e6, 'G': 1e9, 'T': 1e12, 'P': 1e15, 'E': 1e18}
+DECIMAL = {
+  'n': 1e-9,
+  'u': 1e-6,
+  'm': 1e-3,
+  'k': 1e3,
+  'M': 1e6,
+  'G': 1e9,
+  'T': 1e12,
+  'P': 1e15,
+  'E': 1e18,
+}
 VARIABLE = re.compile(r'\$\((\w+)\)')
 SAFE_VOLUMES = {'configMap', 'csi', 'downwardAPI', 'emptyDir', 'ephemeral', 'persistentVolumeClaim', 'projected',
                 'secret'}  # fmt: skip
 SIGTERM_SECONDS = 10  # what the trainer may take to end a step and write a checkpoint
 
 
-def findings(manifests: Sequence[Manifest], *, image: str, flags: Mapping[str, set[str]]) -> list[str]:
+def findings(
+  manifests: Sequence[Manifest], *, image: str, flags: Mapping[str, set[str]]
+) -> list[str]:
   """Everything that is wrong with what `kubectl apply` would be given.
 
   Args:
@@ -39,7 +53,9 @@ def findings(manifests: Sequence[Manifest], *, image: str, flags: Mapping[str, s
   return list(_findings(manifests, image, flags))
 
 
-def _findings(manifests: Sequence[Manifest], image: str, flags: Mapping[str, set[str]]) -> Iterator[str]:
+def _findings(
+  manifests: Sequence[Manifest], image: str, flags: Mapping[str, set[str]]
+) -> Iterator[str]:
   for manifest in manifests:
     yield from schema(manifest)
     yield from quantities(manifest)
@@ -61,7 +77,9 @@ def _findings(manifests: Sequence[Manifest], image: str, flags: Mapping[str, set
 
 def build(folder: str, kubectl: str) -> list[Manifest]:
   """The documents that `kubectl apply -k folder` applies."""
-  text = subprocess.run([kubectl, 'kustomize', folder], capture_output=True, text=True, check=True).stdout
+  text = subprocess.run(
+    [kubectl, 'kustomize', folder], capture_output=True, text=True, check=True
+  ).stdout
   return list(yaml.safe_load_all(text))
 
 
@@ -87,7 +105,9 @@ def name(manifest: Manifest) -> str:
 def schema(manifest: Manifest) -> Iterator[str]:
   """Kubernetes' own schemas, the oldest version supported and the newest known, with unknown fields refused."""
   for version in (OLDEST, kubernetes_validate.latest_version()):
-    for error in _validator(version, manifest['kind'], manifest['apiVersion']).iter_errors(manifest):
+    for error in _validator(version, manifest['kind'], manifest['apiVersion']).iter_errors(
+      manifest
+    ):
       place = '.'.join(map(str, error.absolute_path))
       yield f'{name(manifest)}: {place}: {error.message} (Kubernetes {version})'
 
@@ -95,20 +115,27 @@ def schema(manifest: Manifest) -> Iterator[str]:
 @functools.cache
 def _validator(version: str, kind: str, api_version: str) -> jsonschema.Draft202012Validator:
   folder = SCHEMAS / f'v{version}-local-strict'
-  group = re.sub(r'^([^./]*)(\.[^/]*)?/', r'\1-', api_version)  # networking.k8s.io/v1 is networking-v1 there
+  group = re.sub(
+    r'^([^./]*)(\.[^/]*)?/', r'\1-', api_version
+  )  # networking.k8s.io/v1 is networking-v1 there
   document, definitions = (
-    json.loads((folder / file).read_text()) for file in (f'{kind.lower()}-{group}.json', '_definitions.json')
+    json.loads((folder / file).read_text())
+    for file in (f'{kind.lower()}-{group}.json', '_definitions.json')
   )
   registry = referencing.Registry().with_resources(
     (resource.id() or '', resource)
-    for resource in (referencing.Resource.from_contents(content) for content in (document, definitions))
+    for resource in (
+      referencing.Resource.from_contents(content) for content in (document, definitions)
+    )
   )
   return jsonschema.Draft202012Validator(document, registry=registry)
 
 
 def quantities(manifest: Manifest) -> Iterator[str]:
   for place, value in _leaves(manifest.get('spec', {})):
-    holds_quantity = place[-1] == 'sizeLimit' or (len(place) > 1 and place[-2] in ('requests', 'limits'))
+    holds_quantity = place[-1] == 'sizeLimit' or (
+      len(place) > 1 and place[-2] in ('requests', 'limits')
+    )
     if holds_quantity and amount(value) is None:
       yield f'{name(manifest)}: {".".join(map(str, place))}: {value!r} is not a quantity'
 
@@ -156,7 +183,9 @@ def workers(job: Manifest) -> Iterator[str]:
     found = config['cluster']['worker']
     port = container['ports'][0]['containerPort']
     job_name, service = job['metadata']['name'], pod(job).get('subdomain')
-    expected = [f'{job_name}-{index}.{service}:{port}' for index in range(spec.get('completions', 0))]
+    expected = [
+      f'{job_name}-{index}.{service}:{port}' for index in range(spec.get('completions', 0))
+    ]
     if found != expected:
       yield f'{name(job)}: TF_CONFIG lists {found}; the pods are {expected}'
     if (spec.get('completionMode'), spec.get('parallelism')) != ('Indexed', len(found)):
@@ -199,7 +228,10 @@ def references(job: Manifest, manifests: Sequence[Manifest]) -> Iterator[str]:
       if key['key'] not in data:
         yield f'{name(job)}: ConfigMap/{key["name"]} has no key {key["key"]!r}'
   for service in of_kind(manifests, 'Service'):
-    if service['metadata']['name'] == spec.get('subdomain') and service['spec'].get('clusterIP') != 'None':
+    if (
+      service['metadata']['name'] == spec.get('subdomain')
+      and service['spec'].get('clusterIP') != 'None'
+    ):
       yield f'{name(service)}: gives names to pods only with clusterIP: None'
 
 
@@ -232,9 +264,13 @@ def config_map(manifests: Sequence[Manifest], wanted: str) -> Manifest:
   return next((m for m in of_kind(manifests, 'ConfigMap') if m['metadata']['name'] == wanted), {})
 
 
-def selects(owner: Manifest, selector: Mapping[str, str], manifests: Sequence[Manifest]) -> Iterator[str]:
+def selects(
+  owner: Manifest, selector: Mapping[str, str], manifests: Sequence[Manifest]
+) -> Iterator[str]:
   """A selector finds at least one Job's pods."""
-  labels = [job['spec']['template']['metadata'].get('labels', {}) for job in of_kind(manifests, 'Job')]
+  labels = [
+    job['spec']['template']['metadata'].get('labels', {}) for job in of_kind(manifests, 'Job')
+  ]
   if not any(selector.items() <= label.items() for label in labels):
     yield f'{name(owner)}: selects {dict(selector)}, and no pod has these labels'
 
@@ -297,7 +333,10 @@ def hardened(job: Manifest) -> Iterator[str]:
     yield f'{name(job)}: terminationGracePeriodSeconds is no more than {SIGTERM_SECONDS}'
   for container in containers(job):
     mounts = {mount['mountPath'] for mount in container.get('volumeMounts', [])}
-    if container.get('securityContext', {}).get('readOnlyRootFilesystem') is not True or '/tmp' not in mounts:  # noqa: S108
+    if (
+      container.get('securityContext', {}).get('readOnlyRootFilesystem') is not True
+      or '/tmp' not in mounts
+    ):  # noqa: S108
       yield f'{name(job)}: container {container["name"]!r}: wants a read-only root file system and a volume at /tmp'
   for volume in spec.get('volumes', []):
     if 'sizeLimit' not in volume.get('emptyDir', {'sizeLimit': None}):
@@ -306,7 +345,9 @@ def hardened(job: Manifest) -> Iterator[str]:
 
 def resources(job: Manifest, container: Manifest) -> Iterator[str]:
   """Requests and limits on everything, no request above its limit."""
-  requests, limits = (container.get('resources', {}).get(part, {}) for part in ('requests', 'limits'))
+  requests, limits = (
+    container.get('resources', {}).get(part, {}) for part in ('requests', 'limits')
+  )
   where = f'{name(job)}: container {container["name"]!r}'
   for resource in ('cpu', 'memory', 'ephemeral-storage'):
     for part, given in (('requests', requests), ('limits', limits)):
@@ -356,10 +397,14 @@ def _given(job: Manifest, container: Manifest, manifests: Sequence[Manifest]) ->
       yield arg
 
 
-def _flagfile(path: str, job: Manifest, container: Manifest, manifests: Sequence[Manifest]) -> list[str]:
+def _flagfile(
+  path: str, job: Manifest, container: Manifest, manifests: Sequence[Manifest]
+) -> list[str]:
   """The flags in a file that a ConfigMap's volume holds; the path itself where no volume has it."""
   folder, _, key = path.rpartition('/')
   mounted = {mount['mountPath']: mount['name'] for mount in container.get('volumeMounts', [])}
-  maps = {v['name']: v['configMap']['name'] for v in pod(job).get('volumes', []) if 'configMap' in v}
+  maps = {
+    v['name']: v['configMap']['name'] for v in pod(job).get('volumes', []) if 'configMap' in v
+  }
   text = config_map(manifests, maps.get(mounted.get(folder, ''), '')).get('data', {}).get(key, path)
   return [line for line in text.splitlines() if line and not line.startswith('#')]

@@ -64,7 +64,11 @@ class Index:
     path = self.add(f'{name}-{package.version}-py3-none-any.whl')
     with zipfile.ZipFile(path, 'w') as archive:
       for file in package.files or []:
-        if file.parts[0] != '..' and file.suffix != '.pyc' and file.name not in ('INSTALLER', 'REQUESTED'):
+        if (
+          file.parts[0] != '..'
+          and file.suffix != '.pyc'
+          and file.name not in ('INSTALLER', 'REQUESTED')
+        ):
           archive.write(str(file.locate()), str(file))
     return path
 

@@ -26,7 +26,15 @@ def score(model, source, output, *flags) -> dict:
 
 
 def command(model, source, output, *flags) -> list[str]:
-  return [sys.executable, '-m', 'batch.main', f'--model={model}', f'--input={source}', f'--output={output}', *flags]
+  return [
+    sys.executable,
+    '-m',
+    'batch.main',
+    f'--model={model}',
+    f'--input={source}',
+    f'--output={output}',
+    *flags,
+  ]
 
 
 def score_outside(*args) -> subprocess.CompletedProcess:

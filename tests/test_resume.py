@@ -20,20 +20,29 @@ from test_train import step_losses
 from tests.ports import free_ports
 from trainer import checkpoint
 
-KILLS = int(os.environ.get('LOOKBOOK_KILLS', '4'))  # of several replicas or hosts; 20 take five minutes more
+KILLS = int(
+  os.environ.get('LOOKBOOK_KILLS', '4')
+)  # of several replicas or hosts; 20 take five minutes more
 # 64 steps of 124 of the small set's images, validated twice
-FLAGS = ('--validation_examples=500', '--epochs=2', '--global_batch_size=124', '--precision=float32')
+FLAGS = (
+  '--validation_examples=500',
+  '--epochs=2',
+  '--global_batch_size=124',
+  '--precision=float32',
+)
 
 
 def final_weights(workdir: pathlib.Path) -> dict[str, bytes]:
   """Model, average and optimizer, bit for bit, after the last step."""
   state = checkpoint.newest(str(workdir / 'checkpoints'))
-  return {name: array.tobytes() for name, array in state.items() if name.startswith('variable/')} | {
-    'step': int(state['step'])
-  }
+  return {
+    name: array.tobytes() for name, array in state.items() if name.startswith('variable/')
+  } | {'step': int(state['step'])}
 
 
-def start(workdir: pathlib.Path, small_tfds_dir: str, *flags: str, inside: tuple = (), **kwargs) -> subprocess.Popen:
+def start(
+  workdir: pathlib.Path, small_tfds_dir: str, *flags: str, inside: tuple = (), **kwargs
+) -> subprocess.Popen:
   command = [
     *inside,
     sys.executable,
@@ -48,10 +57,14 @@ def start(workdir: pathlib.Path, small_tfds_dir: str, *flags: str, inside: tuple
 
 
 def newest_step(workdir: pathlib.Path) -> int:
-  return max((int(path.stem.split('-')[1]) for path in workdir.glob('checkpoints/step-*.ckpt')), default=-1)
+  return max(
+    (int(path.stem.split('-')[1]) for path in workdir.glob('checkpoints/step-*.ckpt')), default=-1
+  )
 
 
-def kill_after_progress(processes: list[subprocess.Popen], workdir: pathlib.Path, delay_seconds: float) -> bool:
+def kill_after_progress(
+  processes: list[subprocess.Popen], workdir: pathlib.Path, delay_seconds: float
+) -> bool:
   """Kills all of them `delay_seconds` after the next checkpoint appears; False if they end by themselves first."""
   before = newest_step(workdir)
   while newest_step(workdir) <= before and processes[0].poll() is None:
@@ -75,10 +88,24 @@ def undisturbed(small_tfds_dir, tmp_path_factory) -> pathlib.Path:
 def assert_ends_as(workdir: pathlib.Path, undisturbed: pathlib.Path) -> None:
   assert final_weights(workdir) == final_weights(undisturbed)
   assert step_losses(workdir) == step_losses(undisturbed)
-  kept = ('epoch', 'step', 'learning_rate', 'train_loss', 'train_accuracy', 'val_loss', 'val_accuracy')
-  rows, theirs = (list(csv.DictReader((path / 'history.csv').open())) for path in (workdir, undisturbed))
-  assert [[row[name] for name in kept] for row in rows] == [[row[name] for name in kept] for row in theirs]
-  ours, others = (json.loads((path / 'metrics.json').read_text()) for path in (workdir, undisturbed))
+  kept = (
+    'epoch',
+    'step',
+    'learning_rate',
+    'train_loss',
+    'train_accuracy',
+    'val_loss',
+    'val_accuracy',
+  )
+  rows, theirs = (
+    list(csv.DictReader((path / 'history.csv').open())) for path in (workdir, undisturbed)
+  )
+  assert [[row[name] for name in kept] for row in rows] == [
+    [row[name] for name in kept] for row in theirs
+  ]
+  ours, others = (
+    json.loads((path / 'metrics.json').read_text()) for path in (workdir, undisturbed)
+  )
   assert {name: ours[name] for name in ('version', 'test_accuracy', 'best_epoch', 'confusion')} == {
     name: others[name] for name in ('version', 'test_accuracy', 'best_epoch', 'confusion')
   }
@@ -113,13 +140,17 @@ class TestKilled:
 
   @pytest.mark.slow
   def test_with_two_replicas_ends_with_the_same_weights(self, small_tfds_dir, tmp_path):
-    result = run_trainer(f'--workdir={tmp_path / "whole"}', f'--data_dir={small_tfds_dir}', *FLAGS, '--replicas=2')
+    result = run_trainer(
+      f'--workdir={tmp_path / "whole"}', f'--data_dir={small_tfds_dir}', *FLAGS, '--replicas=2'
+    )
     assert result.returncode == 0, result.stderr
     self.kill_and_finish(tmp_path / 'killed', small_tfds_dir, KILLS, '--replicas=2')
     assert_ends_as(tmp_path / 'killed', tmp_path / 'whole')
 
   @pytest.mark.slow
-  def test_after_the_last_step_ends_with_the_same_model_and_report(self, undisturbed, small_tfds_dir, tmp_path):
+  def test_after_the_last_step_ends_with_the_same_model_and_report(
+    self, undisturbed, small_tfds_dir, tmp_path
+  ):
     for sign in ('checkpoints/step-0000000064.ckpt', 'export/1/saved_model.pb'):
       process = start(tmp_path, small_tfds_dir)
       while not (tmp_path / sign).exists():
@@ -135,7 +166,9 @@ class TestKilled:
 
 
 class TestStopped:
-  def test_sigterm_saves_and_the_next_run_goes_on_at_that_step(self, undisturbed, small_tfds_dir, tmp_path):
+  def test_sigterm_saves_and_the_next_run_goes_on_at_that_step(
+    self, undisturbed, small_tfds_dir, tmp_path
+  ):
     step, said = stop_at(16, tmp_path, small_tfds_dir, '--checkpoint_every_steps=16')
     assert f'stopped by SIGTERM at step {step}' in said
     result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS)
@@ -156,7 +189,9 @@ def stop_at(step: int, workdir: pathlib.Path, small_tfds_dir: str, *flags: str) 
 
 @pytest.mark.slow
 class TestStoppedAndChanged:
-  def test_a_flipped_byte_costs_one_checkpoint_and_no_exactness(self, undisturbed, small_tfds_dir, tmp_path):
+  def test_a_flipped_byte_costs_one_checkpoint_and_no_exactness(
+    self, undisturbed, small_tfds_dir, tmp_path
+  ):
     stop_at(10, tmp_path, small_tfds_dir, '--checkpoint_every_steps=1')
     newest = max((tmp_path / 'checkpoints').iterdir())
     content = bytearray(newest.read_bytes())
@@ -167,9 +202,13 @@ class TestStoppedAndChanged:
     assert re.search(rf'passing over a damaged checkpoint.*{newest.name}', result.stderr)
     assert_ends_as(tmp_path, undisturbed)
 
-  def test_the_number_of_replicas_may_change_on_the_way(self, undisturbed, small_tfds_dir, tmp_path):
+  def test_the_number_of_replicas_may_change_on_the_way(
+    self, undisturbed, small_tfds_dir, tmp_path
+  ):
     step, _ = stop_at(10, tmp_path, small_tfds_dir, '--checkpoint_every_steps=10')
-    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS, '--replicas=2')
+    result = run_trainer(
+      f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS, '--replicas=2'
+    )
     assert result.returncode == 0, result.stderr
     assert f'going on from step {step} of 64' in result.stderr
     assert json.loads((tmp_path / 'metrics.json').read_text())['replicas'] == 2
@@ -180,7 +219,9 @@ class TestStoppedAndChanged:
 def one_epoch(small_tfds_dir, tmp_path) -> pathlib.Path:
   """A finished run of one epoch."""
   flags = [flag for flag in FLAGS if not flag.startswith('--epochs')]
-  result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=1')
+  result = run_trainer(
+    f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=1'
+  )
   assert result.returncode == 0, result.stderr
   return tmp_path
 
@@ -188,13 +229,17 @@ def one_epoch(small_tfds_dir, tmp_path) -> pathlib.Path:
 class TestDamaged:
   @pytest.mark.parametrize('damage', ['flipped', 'cut', 'empty'])
   def test_the_checkpoint_before_is_used_with_a_warning(self, damage, tmp_path, caplog):
-    states = [{'step': np.array(step), 'variable/000': np.full(1000, step, np.float32)} for step in (10, 20)]
+    states = [
+      {'step': np.array(step), 'variable/000': np.full(1000, step, np.float32)} for step in (10, 20)
+    ]
     for state in states:
       checkpoint.save(str(tmp_path), state, keep=3)
     newest = tmp_path / 'step-0000000020.ckpt'
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
-    newest.write_bytes({'flipped': bytes(content), 'cut': bytes(content)[:500], 'empty': b''}[damage])
+    newest.write_bytes(
+      {'flipped': bytes(content), 'cut': bytes(content)[:500], 'empty': b''}[damage]
+    )
     found = checkpoint.newest(str(tmp_path))
     assert int(found['step']) == 10
     assert 'step-0000000020.ckpt' in caplog.text
@@ -204,24 +249,33 @@ class TestDamaged:
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
     for position in range(len(content)):
-      path.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
+      path.write_bytes(
+        content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
+      )
       assert checkpoint.newest(str(tmp_path)) is None, position
 
   def test_only_the_newest_are_kept(self, tmp_path):
     for step in range(5):
       checkpoint.save(str(tmp_path), {'step': np.array(step)}, keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['step-0000000003.ckpt', 'step-0000000004.ckpt']
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+      'step-0000000003.ckpt',
+      'step-0000000004.ckpt',
+    ]
 
 
 class TestLength:
   def test_a_finished_run_may_be_made_longer_but_not_shorter(self, one_epoch, small_tfds_dir):
     flags = [flag for flag in FLAGS if not flag.startswith('--epochs')]
-    result = run_trainer(f'--workdir={one_epoch}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=2')
+    result = run_trainer(
+      f'--workdir={one_epoch}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=2'
+    )
     assert result.returncode == 0, result.stderr
     assert 'going on from step 32 of 64' in result.stderr
     assert json.loads((one_epoch / 'metrics.json').read_text())['epochs'] == 2
     assert [step for step, _ in step_losses(one_epoch)] == list(range(1, 65))
-    result = run_trainer(f'--workdir={one_epoch}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=1')
+    result = run_trainer(
+      f'--workdir={one_epoch}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=1'
+    )
     assert result.returncode == 64
     assert '--epochs=1: the run is at epoch 2' in result.stderr
 
@@ -230,7 +284,9 @@ class TestBlowUp:
   BLOWN = ('--learning_rate=1e30', '--checkpoint_every_steps=1')
 
   def test_stops_naming_step_rate_and_checkpoint(self, small_tfds_dir, tmp_path):
-    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS, *self.BLOWN)
+    result = run_trainer(
+      f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS, *self.BLOWN
+    )
     assert result.returncode == 1
     assert re.search(r'step \d+.*learning rate \S+; last good checkpoint: step \d+', result.stderr)
     assert 'Traceback' not in result.stderr
@@ -239,7 +295,11 @@ class TestBlowUp:
 
   def test_rolls_back_three_times_with_half_the_rate(self, small_tfds_dir, tmp_path):
     result = run_trainer(
-      f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS, *self.BLOWN, '--on_nonfinite=rollback'
+      f'--workdir={tmp_path}',
+      f'--data_dir={small_tfds_dir}',
+      *FLAGS,
+      *self.BLOWN,
+      '--on_nonfinite=rollback',
     )
     assert result.returncode == 1
     assert result.stderr.count('going back to it with half the learning rate') == 3
@@ -249,11 +309,18 @@ class TestBlowUp:
 def tf_configs(count: int) -> list[str]:
   """Of so many workers on this machine, each one's."""
   cluster = {'worker': [f'127.0.0.1:{port}' for port in free_ports(count)]}
-  return [json.dumps({'cluster': cluster, 'task': {'type': 'worker', 'index': i}}) for i in range(count)]
+  return [
+    json.dumps({'cluster': cluster, 'task': {'type': 'worker', 'index': i}}) for i in range(count)
+  ]
 
 
-def start_workers(workdir: pathlib.Path, small_tfds_dir: str, *flags: str) -> list[subprocess.Popen]:
-  return [start(workdir, small_tfds_dir, *flags, env={**os.environ, 'TF_CONFIG': mine}) for mine in tf_configs(2)]
+def start_workers(
+  workdir: pathlib.Path, small_tfds_dir: str, *flags: str
+) -> list[subprocess.Popen]:
+  return [
+    start(workdir, small_tfds_dir, *flags, env={**os.environ, 'TF_CONFIG': mine})
+    for mine in tf_configs(2)
+  ]
 
 
 @pytest.fixture(scope='module')
@@ -336,7 +403,20 @@ def two_hosts():
     for name, _ in hosts:
       ip('netns', 'add', name)
       ip('-n', name, 'link', 'set', 'lo', 'up')
-    ip('-n', hosts[0][0], 'link', 'add', 'cable', 'type', 'veth', 'peer', 'name', 'cable', 'netns', hosts[1][0])
+    ip(
+      '-n',
+      hosts[0][0],
+      'link',
+      'add',
+      'cable',
+      'type',
+      'veth',
+      'peer',
+      'name',
+      'cable',
+      'netns',
+      hosts[1][0],
+    )
     for name, address in hosts:
       ip('-n', name, 'addr', 'add', f'{address}/24', 'dev', 'cable')
       ip('-n', name, 'link', 'set', 'cable', 'up')
@@ -348,7 +428,9 @@ def two_hosts():
 
 @pytest.mark.slow
 class TestACutCable:
-  def start(self, executable, hosts, workdir, small_tfds_dir, *flags: str) -> list[subprocess.Popen]:
+  def start(
+    self, executable, hosts, workdir, small_tfds_dir, *flags: str
+  ) -> list[subprocess.Popen]:
     workers = [f'{address}:2222' for _, address in hosts]
     processes = []
     for index, (name, _) in enumerate(hosts):
@@ -360,7 +442,9 @@ class TestACutCable:
 
   def test_ends_both_and_the_restart_is_exact(self, two_hosts, both, small_tfds_dir, tmp_path):
     executable, ip, hosts = two_hosts
-    processes = self.start(executable, hosts, tmp_path, small_tfds_dir, '--checkpoint_every_steps=1')
+    processes = self.start(
+      executable, hosts, tmp_path, small_tfds_dir, '--checkpoint_every_steps=1'
+    )
     while newest_step(tmp_path) < 5:
       time.sleep(0.01)
     ip('-n', hosts[1][0], 'link', 'set', 'cable', 'down')

@@ -26,7 +26,9 @@ def collections(tfds_dir, tmp_path_factory):
 
   def get(kind: str) -> str:
     if kind not in made:
-      made[kind] = collection.write(tfds_dir, kind, 10_000, str(home / kind), shards=2 if kind == 'tar' else 1)
+      made[kind] = collection.write(
+        tfds_dir, kind, 10_000, str(home / kind), shards=2 if kind == 'tar' else 1
+      )
     return made[kind]
 
   return get
@@ -60,7 +62,9 @@ def test_every_format_gives_the_trainers_accuracy_and_the_same_predictions(
   np.testing.assert_allclose(probabilities, expected_probabilities, atol=1e-5)
   if kind == 'png':  # whose labels are only in the folders' names
     assert summary['accuracy'] is None
-    summary = kit.score(exported, collections(kind), tmp_path / 'labelled', '--label_from=directory')
+    summary = kit.score(
+      exported, collections(kind), tmp_path / 'labelled', '--label_from=directory'
+    )
   assert summary['images_labelled'] == 10_000
   assert summary['accuracy'] == metrics['test_accuracy']
   assert np.trace(summary['confusion_matrix']['counts']) == round(metrics['test_accuracy'] * 10_000)
@@ -98,13 +102,18 @@ def test_the_command_in_many_processes_writes_the_same_files_every_time(few, exp
     kit.check_books(tmp_path / name)
     assert (tmp_path / name / '_SUCCESS').exists()
   assert len(kit.file_bytes(tmp_path / 'one', 'predictions')) == 4
-  assert kit.file_bytes(tmp_path / 'one', 'predictions') == kit.file_bytes(tmp_path / 'two', 'predictions')
+  assert kit.file_bytes(tmp_path / 'one', 'predictions') == kit.file_bytes(
+    tmp_path / 'two', 'predictions'
+  )
 
 
 @pytest.mark.slow
 def test_workers_and_threads_do_not_change_a_byte(few, exported, tmp_path):
   written = []
-  for name, workers in (('two', 2), ('one', 1)):  # one process scores on as many threads as there are cores
+  for name, workers in (
+    ('two', 2),
+    ('one', 1),
+  ):  # one process scores on as many threads as there are cores
     result = kit.score_outside(exported, few, tmp_path / name, f'--direct_num_workers={workers}')
     assert result.returncode == 0, result.stderr
     written.append(kit.file_bytes(tmp_path / name, 'predictions'))
@@ -116,19 +125,27 @@ def kill_all(process: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('stop', 'code'), [(kill_all, -signal.SIGKILL), (subprocess.Popen.terminate, 75)])
-def test_a_stopped_run_resumes_with_every_id_exactly_once(stop, code, collections, exported, reference, tmp_path):
+@pytest.mark.parametrize(
+  ('stop', 'code'), [(kill_all, -signal.SIGKILL), (subprocess.Popen.terminate, 75)]
+)
+def test_a_stopped_run_resumes_with_every_id_exactly_once(
+  stop, code, collections, exported, reference, tmp_path
+):
   output = tmp_path / 'out'
   flags = ('--chunk_images=250', '--precision=float32')
   command = kit.command(exported, collections('tfrecord'), output, *flags)
-  process = subprocess.Popen(command, cwd=kit.ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+  process = subprocess.Popen(
+    command, cwd=kit.ROOT, start_new_session=True, stderr=subprocess.DEVNULL
+  )
   while len(written := list(output.glob('predictions/*.parquet'))) < 3:
     assert process.poll() is None, 'the run ended before it could be stopped'
     time.sleep(0.01)
   workers = psutil.Process(process.pid).children(recursive=True)
   stop(process)
   assert process.wait() == code
-  assert not [worker for worker in workers if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE]
+  assert not [
+    worker for worker in workers if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE
+  ]
   assert not (output / '_SUCCESS').exists()
   before = {path: path.stat().st_mtime_ns for path in written}
   result = kit.score_outside(exported, collections('tfrecord'), output, *flags, '--resume')
@@ -136,7 +153,9 @@ def test_a_stopped_run_resumes_with_every_id_exactly_once(stop, code, collection
   assert (output / '_SUCCESS').exists()
   kit.check_books(output)
   np.testing.assert_array_equal(kit.by_number(output)[0], kit.by_number(reference)[0])
-  assert {path: path.stat().st_mtime_ns for path in written} == before, 'a finished chunk was written again'
+  assert {path: path.stat().st_mtime_ns for path in written} == before, (
+    'a finished chunk was written again'
+  )
 
 
 def test_a_run_resumes_within_a_shard(few, exported, tmp_path):
@@ -146,7 +165,10 @@ def test_a_run_resumes_within_a_shard(few, exported, tmp_path):
   first = kit.score(exported, archive, whole, *flags)
   kit.score(exported, archive, part, *flags)
   expected = kit.file_bytes(part, 'predictions')
-  for name in ('part-00000-000002', 'part-00000-000004'):  # what follows a missing chunk is done again
+  for name in (
+    'part-00000-000002',
+    'part-00000-000004',
+  ):  # what follows a missing chunk is done again
     (part / 'predictions' / f'{name}.parquet').unlink()
   (part / '_SUCCESS').unlink()
   again = kit.score(exported, archive, part, *flags, '--resume')
@@ -164,7 +186,10 @@ def _tar_of(pattern: str, path: pathlib.Path) -> pathlib.Path:
   rows = []
   for uri in sorted(glob.glob(pattern)):
     for columns in tfrecord.read(chunk.Shard(0, 'tfrecord', uri), 0, 10_000):
-      rows += [(int(i[5:]), png, label) for i, png, label in zip(columns.ids, columns.encoded, columns.labels)]
+      rows += [
+        (int(i[5:]), png, label)
+        for i, png, label in zip(columns.ids, columns.encoded, columns.labels)
+      ]
   collection._write_tar(str(path), iter(rows))
   return path
 
@@ -183,7 +208,9 @@ def test_a_repeated_chunk_writes_the_same_bytes_in_the_same_place(few, exported,
   left = []
   for _ in range(2):
     list(pipeline.Write(settings, card).process(scored))
-    left.append({folder: kit.file_bytes(tmp_path / 'out', folder) for folder in ('predictions', 'counts')})
+    left.append(
+      {folder: kit.file_bytes(tmp_path / 'out', folder) for folder in ('predictions', 'counts')}
+    )
   assert left[0] == left[1]
   assert list(left[0]['predictions']) == ['part-00000-000000.parquet']
 
@@ -199,11 +226,15 @@ def test_pandas_and_duckdb_read_the_output_as_it_stands(few, exported, tmp_path)
   assert (str(frame.label_index.dtype), str(frame.confidence.dtype)) == ('int8', 'float32')
   assert frame.label.value_counts().to_dict() == {k: v for k, v in summary['by_label'].items() if v}
   assert set(frame.model_version) == {summary['model_version']}
-  assert all(row.top_labels[0] == row.label and len(row.top_labels) == 3 for row in frame.itertuples())
+  assert all(
+    row.top_labels[0] == row.label and len(row.top_labels) == 3 for row in frame.itertuples()
+  )
   np.testing.assert_allclose(np.stack(frame.probabilities).sum(axis=1), 1, atol=0.02)
   query = f"select label, count(*), max(confidence), min(len(probabilities)) from '{tmp_path}/out/predictions/*.parquet' group by label"  # noqa: S608, E501
   rows = duckdb.sql(query).fetchall()
-  assert {label: count for label, count, _, _ in rows} == {k: v for k, v in summary['by_label'].items() if v}
+  assert {label: count for label, count, _, _ in rows} == {
+    k: v for k, v in summary['by_label'].items() if v
+  }
   assert all(0.1 <= confidence <= 1 and length == 10 for _, _, confidence, length in rows)
 
 
@@ -225,7 +256,9 @@ def test_jsonl_says_the_same_as_parquet(few, exported, tmp_path):
   assert rows == kit.predictions(tmp_path / 'parquet').to_pylist()
 
 
-def test_too_many_rejects_fail_the_job_after_everything_good_is_written(few, exported, tmp_path, capsys):
+def test_too_many_rejects_fail_the_job_after_everything_good_is_written(
+  few, exported, tmp_path, capsys
+):
   import shutil
 
   from batch import main
@@ -233,7 +266,12 @@ def test_too_many_rejects_fail_the_job_after_everything_good_is_written(few, exp
   shutil.copytree(os.path.dirname(few), tmp_path / 'in')
   path = tmp_path / 'in' / 'test-00001-of-00002.tfrecord'
   path.write_bytes(path.read_bytes()[:300_000])
-  argv = [f'--model={exported}', f'--input={tmp_path}/in/*', f'--output={tmp_path}/out', *kit.IN_PROCESS]
+  argv = [
+    f'--model={exported}',
+    f'--input={tmp_path}/in/*',
+    f'--output={tmp_path}/out',
+    *kit.IN_PROCESS,
+  ]
   assert main.cli([*argv, '--max_reject_fraction=0.0001']) == 3
   assert '1 of 20' in (told := capsys.readouterr().err)
   assert '--max_reject_fraction=0.0001' in told
@@ -275,7 +313,9 @@ def test_counters_have_units_and_count_images(few, exported, tmp_path):
 
   from batch import flags, infer, main, pipeline, source
 
-  own, rest = main.parse([f'--model={exported}', f'--input={few}', f'--output={tmp_path}/out', *kit.IN_PROCESS])
+  own, rest = main.parse(
+    [f'--model={exported}', f'--input={few}', f'--output={tmp_path}/out', *kit.IN_PROCESS]
+  )
   settings = flags.check(own)
   options, threads = main.beam_options(rest)
   card = infer.card(settings.model)
@@ -331,20 +371,29 @@ def test_the_report_opens_and_says_what_the_summary_does(few, exported, browser,
   assert len(widths) == 24
   assert set(widths) == {28}
   assert not errors
-  external = page.evaluate("performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length")
+  external = page.evaluate(
+    "performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length"
+  )
   assert external == 0
   page.close()
 
 
 def test_help_needs_neither_beam_nor_tensorflow():
   code = 'import sys, batch.main as m\ntry: m.cli(["--help"])\nexcept SystemExit: pass\nprint("apache_beam" in sys.modules, "tensorflow" in sys.modules)'  # noqa: E501
-  result = subprocess.run([sys.executable, '-c', code], cwd=kit.ROOT, capture_output=True, text=True, check=True)
+  result = subprocess.run(
+    [sys.executable, '-c', code], cwd=kit.ROOT, capture_output=True, text=True, check=True
+  )
   assert '--max_pixels PIXELS' in result.stdout
   assert result.stdout.endswith('False False\n')
 
 
 def test_beams_options_pass_through_and_the_default_runner_needs_no_download():
-  from apache_beam.options.pipeline_options import DirectOptions, SetupOptions, StandardOptions, WorkerOptions
+  from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    SetupOptions,
+    StandardOptions,
+    WorkerOptions,
+  )
 
   from batch import main
 
@@ -354,18 +403,28 @@ def test_beams_options_pass_through_and_the_default_runner_needs_no_download():
   assert options.view_as(DirectOptions).direct_num_workers == cores
   assert options.view_as(DirectOptions).direct_running_mode == 'multi_processing'
   assert threads == 1
-  options, threads = main.beam_options(['--direct_num_workers', '1', '--machine_type=n2-standard-4'])
+  options, threads = main.beam_options(
+    ['--direct_num_workers', '1', '--machine_type=n2-standard-4']
+  )
   assert (options.view_as(DirectOptions).direct_num_workers, threads) == (1, cores)
   assert options.view_as(WorkerOptions).machine_type == 'n2-standard-4'
-  options, threads = main.beam_options(['--runner', 'FlinkRunner', '--setup_file=./setup.py', '--parallelism=8'])
+  options, threads = main.beam_options(
+    ['--runner', 'FlinkRunner', '--setup_file=./setup.py', '--parallelism=8']
+  )
   assert options.view_as(StandardOptions).runner == 'FlinkRunner'
   assert options.view_as(SetupOptions).setup_file == './setup.py'
-  assert options.view_as(DirectOptions).direct_running_mode == 'in_memory'  # Beam's own default, as it was
+  assert (
+    options.view_as(DirectOptions).direct_running_mode == 'in_memory'
+  )  # Beam's own default, as it was
   assert threads == 1  # the runner says how many processes there are
 
 
-@pytest.mark.parametrize(('share', 'cores'), [('150000 100000', 1), ('50000 100000', 1), ('max 100000', None)])
-def test_a_container_gets_as_many_processes_as_its_share_of_the_cores(share, cores, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+  ('share', 'cores'), [('150000 100000', 1), ('50000 100000', 1), ('max 100000', None)]
+)
+def test_a_container_gets_as_many_processes_as_its_share_of_the_cores(
+  share, cores, tmp_path, monkeypatch
+):
   from batch import main
 
   (tmp_path / 'cpu.max').write_text(share + '\n')
@@ -390,7 +449,9 @@ def test_progress_adds_up_chunks_and_tells_the_time_left(tmp_path):
   assert shown.line() == '5,000 images of 10,000, 200 images/s, 7 rejected, 0:25 left'
 
 
-def test_the_stability_index_tells_a_collection_like_the_training_set_from_another(few, exported, tmp_path):
+def test_the_stability_index_tells_a_collection_like_the_training_set_from_another(
+  few, exported, tmp_path
+):
   from batch import chunk, source, summary
 
   assert summary.stability_index([0.5, 0.5], [30, 30]) == 0
@@ -401,7 +462,9 @@ def test_the_stability_index_tells_a_collection_like_the_training_set_from_anoth
   found = kit.score(exported, few, tmp_path / 'like')['stability_index']
   assert 0 <= found['pixels'] < 0.1
   assert 0 <= found['classes'] < 0.1
-  (columns,) = source.read(chunk.Shard(0, 'tfrecord', few.replace('*', '00000-of-00002')), 0, _settings(exported, few))
+  (columns,) = source.read(
+    chunk.Shard(0, 'tfrecord', few.replace('*', '00000-of-00002')), 0, _settings(exported, few)
+  )
   for number, label in enumerate(columns.labels):
     if label == 8:
       (tmp_path / f'{number}.png').write_bytes(columns.encoded[number])

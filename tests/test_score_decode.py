@@ -50,7 +50,9 @@ def test_28x28_without_colour_passes_untouched_however_it_is_stored(drawn):
 
 
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
-  framed = lambda kind, data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+  framed = lambda kind, data: (
+    struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+  )
   return b'\x89PNG\r\n\x1a\n' + b''.join(framed(kind, data) for kind, data in chunks)
 
 
@@ -68,18 +70,24 @@ def drawn_by(lines: bytes, parts: int = 1) -> bytes:
 
 @pytest.mark.parametrize('filters', [[0], [1], [2], [3], [4], [0, 1, 2, 3, 4]])
 def test_every_filter_of_plain_pngs_gives_pillows_pixels(filters):
-  noise = np.random.default_rng(0).integers(0, 256, (150, 28, 29), np.uint8)  # random filtered lines are a PNG too
+  noise = np.random.default_rng(0).integers(
+    0, 256, (150, 28, 29), np.uint8
+  )  # random filtered lines are a PNG too
   noise[:, :, 0] = np.resize(filters, (150, 28))
   files = [drawn_by(lines.tobytes(), parts=1 + i % 2) for i, lines in enumerate(noise)]
   pixels, reasons, converted = decode.decode(files, 'auto', 10**6)
   assert (reasons, converted) == ({}, 0)
-  np.testing.assert_array_equal(pixels[..., 0], [np.asarray(Image.open(io.BytesIO(data))) for data in files])
+  np.testing.assert_array_equal(
+    pixels[..., 0], [np.asarray(Image.open(io.BytesIO(data))) for data in files]
+  )
 
 
 @pytest.mark.parametrize(
   'damage',
   [
-    lambda data: data[:60] + bytes([data[60] ^ 1]) + data[61:],  # pixels that no longer fit their checksum
+    lambda data: (
+      data[:60] + bytes([data[60] ^ 1]) + data[61:]
+    ),  # pixels that no longer fit their checksum
     lambda data: data[:30] + bytes([data[30] ^ 1]) + data[31:],  # nor the header
     lambda data: drawn_by(b'\x05' + bytes(811)),  # no such filter
     lambda data: drawn_by(bytes(700)),
@@ -93,7 +101,9 @@ def test_a_damaged_png_costs_its_neighbours_nothing(drawn, damage):
   assert all((image[..., 0] == drawn).all() for i, image in enumerate(pixels) if i != 30)
 
 
-def photograph(box=(40, 30, 60, 90), size=(120, 140), ground=(255, 255, 255), ink=(200, 30, 40)) -> Image.Image:
+def photograph(
+  box=(40, 30, 60, 90), size=(120, 140), ground=(255, 255, 255), ink=(200, 30, 40)
+) -> Image.Image:
   """A rectangle on a plain ground: left, top, right, bottom."""
   image = Image.new('RGB', size, ground)
   image.paste(ink, box)
@@ -117,7 +127,9 @@ def test_what_is_close_to_the_ground_is_trimmed_too():
   assert not np.array_equal(decoded(saved(image, 'PNG')), decoded(saved(photograph(), 'PNG')))
 
 
-@pytest.mark.parametrize('kind', ['alpha', 'palette', 'palette with transparency', 'cmyk', 'sixteen bits', 'exif'])
+@pytest.mark.parametrize(
+  'kind', ['alpha', 'palette', 'palette with transparency', 'cmyk', 'sixteen bits', 'exif']
+)
 def test_every_way_to_store_a_photo_gives_the_same_pixels(kind):
   plain = photograph(ink=(60, 60, 60))
   if kind == 'alpha':
@@ -127,7 +139,11 @@ def test_every_way_to_store_a_photo_gives_the_same_pixels(kind):
   elif kind == 'palette':
     data = saved(plain.convert('P', palette=Image.Palette.ADAPTIVE), 'GIF')
   elif kind == 'palette with transparency':
-    data = saved(plain.convert('P', palette=Image.Palette.ADAPTIVE, colors=2), 'PNG', transparency=_white(plain))
+    data = saved(
+      plain.convert('P', palette=Image.Palette.ADAPTIVE, colors=2),
+      'PNG',
+      transparency=_white(plain),
+    )
   elif kind == 'cmyk':
     data = saved(plain.convert('CMYK'), 'JPEG', quality=100)
   elif kind == 'sixteen bits':
@@ -172,8 +188,20 @@ def bombs() -> dict[str, bytes]:
   jpeg = saved(Image.new('L', (28, 28)), 'JPEG')
   sof = jpeg.index(b'\xff\xc0')
   extended = b'VP8X' + struct.pack('<II', 10, 0) + 2 * (side - 1).to_bytes(3, 'little')
-  lossless = b'VP8L' + struct.pack('<I', 8) + b'\x2f' + struct.pack('<I', (side - 1) | (side - 1) << 14) + bytes(8)
-  lossy = b'VP8 ' + struct.pack('<I', 20) + b'\0\0\0\x9d\x01\x2a' + struct.pack('<HH', side, side) + bytes(10)
+  lossless = (
+    b'VP8L'
+    + struct.pack('<I', 8)
+    + b'\x2f'
+    + struct.pack('<I', (side - 1) | (side - 1) << 14)
+    + bytes(8)
+  )
+  lossy = (
+    b'VP8 '
+    + struct.pack('<I', 20)
+    + b'\0\0\0\x9d\x01\x2a'
+    + struct.pack('<HH', side, side)
+    + bytes(10)
+  )
   riff = lambda content: b'RIFF' + struct.pack('<I', len(content) + 4) + b'WEBP' + content
   return {
     'png': png(header(100_000, 100_000), body, (b'IEND', b'')),
@@ -199,7 +227,9 @@ def test_a_bomb_is_refused_by_its_header(kind, monkeypatch):
 def test_max_pixels_is_the_users(drawn):
   data = saved(photograph(size=(120, 140)), 'PNG')
   assert decode.decode([data], 'auto', 120 * 140)[1] == {}
-  assert decode.decode([data], 'auto', 120 * 140 - 1)[1] == {0: '120x140 is more than --max_pixels=16799: not decoded'}
+  assert decode.decode([data], 'auto', 120 * 140 - 1)[1] == {
+    0: '120x140 is more than --max_pixels=16799: not decoded'
+  }
 
 
 @pytest.mark.parametrize('size', [28, 64])
@@ -227,6 +257,9 @@ def test_a_file_cut_short_is_refused(kind):
 def test_one_bad_file_costs_itself_only(drawn):
   good = saved(drawn, 'PNG')
   pixels, reasons, _ = decode.decode([good, b'', good, b'no image', good], 'auto', 10**6)
-  assert reasons == {1: 'the file is empty', 3: "not one of PNG, JPEG, GIF, BMP, WEBP: it begins with b'no image'"}
+  assert reasons == {
+    1: 'the file is empty',
+    3: "not one of PNG, JPEG, GIF, BMP, WEBP: it begins with b'no image'",
+  }
   for place in (0, 2, 4):
     np.testing.assert_array_equal(pixels[place, ..., 0], drawn)

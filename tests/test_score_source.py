@@ -46,7 +46,9 @@ def tfrecord_file(path: pathlib.Path, encoded: list[bytes]) -> list[int]:
   return offsets
 
 
-def read_tfrecord(path: pathlib.Path, chunk_images: int = 7) -> tuple[list[str], list[chunk.Reject]]:
+def read_tfrecord(
+  path: pathlib.Path, chunk_images: int = 7
+) -> tuple[list[str], list[chunk.Reject]]:
   columns = list(tfrecord.read(chunk.Shard(0, 'tfrecord', str(path)), 0, chunk_images))
   return [i for part in columns for i in part.ids], [r for part in columns for r in part.rejects]
 
@@ -59,11 +61,15 @@ def test_a_tfrecord_record_with_a_broken_checksum_costs_itself(encoded, tmp_path
   path.write_bytes(content)
   ids, rejects = read_tfrecord(path)
   assert ids == [f'test-{n:07d}' for n in range(20) if n != 5]
-  assert [(r.id, r.reason) for r in rejects] == [(f'{path}@{offsets[5]}', 'the checksum of a record is wrong')]
+  assert [(r.id, r.reason) for r in rejects] == [
+    (f'{path}@{offsets[5]}', 'the checksum of a record is wrong')
+  ]
 
 
 @pytest.mark.parametrize('huge', [False, True])
-def test_after_a_broken_length_the_rest_of_a_tfrecord_is_rejected_by_offset(huge, encoded, tmp_path):
+def test_after_a_broken_length_the_rest_of_a_tfrecord_is_rejected_by_offset(
+  huge, encoded, tmp_path
+):
   path = tmp_path / 'a.tfrecord'
   offsets = tfrecord_file(path, encoded[:20])
   content = bytearray(path.read_bytes())
@@ -74,7 +80,11 @@ def test_after_a_broken_length_the_rest_of_a_tfrecord_is_rejected_by_offset(huge
   (reject,) = rejects
   assert reject.id == f'{path}@{offsets[12]}'
   assert 'nothing after it can be read' in reject.reason
-  assert [start for start, _, _ in tfrecord.split(str(path), 5)] == [offsets[0], offsets[5], offsets[10]]
+  assert [start for start, _, _ in tfrecord.split(str(path), 5)] == [
+    offsets[0],
+    offsets[5],
+    offsets[10],
+  ]
 
 
 def test_a_tfrecord_cut_short_is_read_up_to_there(encoded, tmp_path):
@@ -110,7 +120,9 @@ def test_parts_of_a_tfrecord_file_hold_each_record_once(encoded, tmp_path):
   tfrecord_file(path, encoded[:23])
   parts = tfrecord.split(str(path), 5)
   assert [first for _, _, first in parts] == [0, 5, 10, 15, 20]
-  shards = [chunk.Shard(0, 'tfrecord', str(path), start, stop, first) for start, stop, first in parts]
+  shards = [
+    chunk.Shard(0, 'tfrecord', str(path), start, stop, first) for start, stop, first in parts
+  ]
   ids = [i for shard in shards for columns in tfrecord.read(shard, 0, 100) for i in columns.ids]
   assert ids == [f'test-{n:07d}' for n in range(23)]
 
@@ -122,13 +134,19 @@ def test_records_of_different_kinds_are_read_one_by_one(encoded, tmp_path):
   value = lambda kind, v: tf.train.Feature(**{f'{kind}_list': {'value': [v]}})
   records = [
     {'image': value('bytes', encoded[0]), 'id': value('bytes', b'a'), 'label': value('int64', 3)},
-    {'image': value('bytes', encoded[1]), 'id': value('int64', 17), 'label': value('bytes', b'Coat')},
+    {
+      'image': value('bytes', encoded[1]),
+      'id': value('int64', 17),
+      'label': value('bytes', b'Coat'),
+    },
     {'image': value('bytes', encoded[2]), 'weight': value('float', 0.5)},
     {'weight': value('float', 0.5)},
   ]
   with tf.io.TFRecordWriter(str(path)) as writer:
     for features in records:
-      writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+      writer.write(
+        tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+      )
     writer.write(b'\xff\xff\xffnot an example')
   (columns,) = tfrecord.read(chunk.Shard(0, 'tfrecord', str(path)), 0, 100)
   assert columns.ids == ['a', '17', f'{path}#2']
@@ -164,14 +182,20 @@ def test_tar_long_names_folders_and_samples_without_an_image(encoded, tmp_path):
       folder = tarfile.TarInfo('a')
       folder.type = tarfile.DIRTYPE
       archive.addfile(folder)
-      for name, content in ((f'{long_name}.png', encoded[0]), (f'{long_name}.cls', b'7'), ('lonely.json', b'{}')):
+      for name, content in (
+        (f'{long_name}.png', encoded[0]),
+        (f'{long_name}.cls', b'7'),
+        ('lonely.json', b'{}'),
+      ):
         member = tarfile.TarInfo(name)
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
     (columns,) = tar.read(chunk.Shard(0, 'tar', str(path)), 0, 100)
     assert columns.ids == [f'{path}#{long_name}']
     assert list(columns.labels) == [b'7']
-    assert [(r.id, r.reason) for r in columns.rejects] == [(f'{path}#lonely', 'the sample has no image, only .json')]
+    assert [(r.id, r.reason) for r in columns.rejects] == [
+      (f'{path}#lonely', 'the sample has no image, only .json')
+    ]
 
 
 def test_an_idx_file_cut_short_is_read_up_to_there(exported, images, tmp_path):
@@ -179,7 +203,11 @@ def test_an_idx_file_cut_short_is_read_up_to_there(exported, images, tmp_path):
   path = tmp_path / 'a-images-idx3-ubyte'
   path.write_bytes(path.read_bytes()[: 16 + 784 * 60 + 5])
   summary = kit.score(exported, path, tmp_path / 'out', '--chunk_images=25')
-  assert (summary['images_scored'], summary['images_labelled'], summary['images_rejected']) == (60, 60, 2)
+  assert (summary['images_scored'], summary['images_labelled'], summary['images_rejected']) == (
+    60,
+    60,
+    2,
+  )
   rejects = kit.rejects(tmp_path / 'out')
   assert [reject['id'] for reject in rejects] == [f'{path}@{16 + 784 * row}' for row in (60, 75)]
   assert rejects[0]['reason'] == 'the file is cut short: images 60 to 74 are not there'
@@ -240,7 +268,11 @@ def test_a_folder_of_1000_good_and_200_bad_images(exported, encoded, tmp_path):
       path.write_bytes(data)
       expected.add(str(path))
   summary = kit.score(exported, tmp_path / 'in' / '**', tmp_path / 'out', '--chunk_images=100')
-  assert (summary['images_scored'], summary['images_rejected'], summary['images_seen']) == (1000, 200, 1200)
+  assert (summary['images_scored'], summary['images_rejected'], summary['images_seen']) == (
+    1000,
+    200,
+    1200,
+  )
   rejects = kit.rejects(tmp_path / 'out')
   assert {reject['id'] for reject in rejects} == expected
   assert all(reject['stage'] == 'decode' and len(reject['reason']) > 10 for reject in rejects)
@@ -314,7 +346,12 @@ def test_two_stars_cross_directories_and_also_none(exported, encoded, tmp_path):
     path.write_bytes(encoded[0])
   kit.score(exported, f'{tmp_path}/in/**/*.png', tmp_path / 'out')
   found = kit.predictions(tmp_path / 'out')['id'].to_pylist()
-  assert [os.path.relpath(name, tmp_path / 'in') for name in found] == ['a.png', 'x/[d]*.png', 'x/b.png', 'x/y/c.png']
+  assert [os.path.relpath(name, tmp_path / 'in') for name in found] == [
+    'a.png',
+    'x/[d]*.png',
+    'x/b.png',
+    'x/y/c.png',
+  ]
   kit.score(exported, f'{tmp_path}/in/x/[d]*.png', tmp_path / 'verbatim')
   assert kit.predictions(tmp_path / 'verbatim')['id'].to_pylist() == [f'{tmp_path}/in/x/[d]*.png']
   kit.score(exported, [f'{tmp_path}/in/*.png', f'{tmp_path}/in/x/y'], tmp_path / 'two')
@@ -331,7 +368,9 @@ def place(encoded, tmp_path_factory) -> pathlib.Path:
   for name in ('a.png', 'mystery.dat', 'b.png'):
     (home / name).write_bytes(encoded[0])
   tfrecord_file(home / 'a.tfrecord', encoded[:3])
-  pq.write_table(pa.table({'image': encoded[:3], 'n': [1, 2, 3], 'label': ['a', 'b', 'c']}), home / 'a.parquet')
+  pq.write_table(
+    pa.table({'image': encoded[:3], 'n': [1, 2, 3], 'label': ['a', 'b', 'c']}), home / 'a.parquet'
+  )
   pq.write_table(pa.table({'n': [1, 2, 3]}), home / 'no image.parquet')
   (home / 'broken.parquet').write_bytes(b'PAR1 no')
   (home / 'a.idx').write_bytes(encoded[0])
@@ -378,7 +417,9 @@ def place(encoded, tmp_path_factory) -> pathlib.Path:
     (['--input=a.png', '--output=a.png/x'], ['--output=a.png/x', 'cannot be written']),
   ],
 )
-def test_what_will_not_do_is_one_line_before_any_work(flags, expected, exported, place, tmp_path, monkeypatch, capsys):
+def test_what_will_not_do_is_one_line_before_any_work(
+  flags, expected, exported, place, tmp_path, monkeypatch, capsys
+):
   monkeypatch.chdir(place)
   before = sorted(place.rglob('*'))
   assert main.cli([f'--model={exported}', f'--output={tmp_path}/out', *flags]) == 64
@@ -402,7 +443,11 @@ def test_a_foreign_model_is_refused(damage, exported, place, tmp_path, capsys):
   elif damage == 'no card':
     card.unlink()
   elif damage == 'another shape':
-    card.write_text(json.dumps({**json.loads(card.read_text()), 'input': {'shape': [32, 32, 3], 'dtype': 'float32'}}))
+    card.write_text(
+      json.dumps(
+        {**json.loads(card.read_text()), 'input': {'shape': [32, 32, 3], 'dtype': 'float32'}}
+      )
+    )
   else:
     graph = (model / 'saved_model.pb').read_bytes()
     (model / 'saved_model.pb').write_bytes(graph.replace(b'serve_pixels', b'serve_pickle'))

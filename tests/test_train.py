@@ -17,7 +17,11 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from trainer import data, hosts, progress
 
-SMALL = ('--validation_examples=500', '--epochs=1', '--global_batch_size=250')  # 16 steps of the small set
+SMALL = (
+  '--validation_examples=500',
+  '--epochs=1',
+  '--global_batch_size=250',
+)  # 16 steps of the small set
 
 
 def step_losses(workdir: pathlib.Path) -> list[tuple[int, float]]:
@@ -59,7 +63,9 @@ class TestARun:
     assert max(float(row['val_accuracy']) for row in rows) == metrics['val_accuracy']
     losses = step_losses(trained)
     assert [step for step, _ in losses] == list(range(1, 421))
-    assert np.mean([loss for _, loss in losses[210:]]) == pytest.approx(float(rows[1]['train_loss']), rel=1e-5)
+    assert np.mean([loss for _, loss in losses[210:]]) == pytest.approx(
+      float(rows[1]['train_loss']), rel=1e-5
+    )
 
   def test_leaves_no_half_written_file(self, trained):
     assert sorted(path.name for path in trained.iterdir()) == [
@@ -108,7 +114,10 @@ class TestTheSavedModel:
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     names = list(metrics['per_class'])
-    lines = [line.rsplit(' ', 1)[0].split(' ', 2) + [line.rsplit(' ', 1)[1]] for line in result.stdout.splitlines()]
+    lines = [
+      line.rsplit(' ', 1)[0].split(' ', 2) + [line.rsplit(' ', 1)[1]]
+      for line in result.stdout.splitlines()
+    ]
     assert [line[0] for line in lines] == ['serving_default', 'serve_pixels', 'serve_encoded']
     assert {float(line[1]) for line in lines} == {metrics['test_accuracy']}
     assert all(names[int(index)] == label for _, _, label, index in lines)
@@ -122,20 +131,33 @@ class TestTheSavedModel:
       '--tag_set',
       'serve',
     ]
-    for name, argument, shape in (('serve_pixels', 'pixels', '(-1, 28, 28, 1)'), ('serve_encoded', 'encoded', '(-1)')):
-      shown = subprocess.run([*command, '--signature_def', name], capture_output=True, text=True, check=True).stdout
+    for name, argument, shape in (
+      ('serve_pixels', 'pixels', '(-1, 28, 28, 1)'),
+      ('serve_encoded', 'encoded', '(-1)'),
+    ):
+      shown = subprocess.run(
+        [*command, '--signature_def', name], capture_output=True, text=True, check=True
+      ).stdout
       dtype = 'DT_UINT8' if argument == 'pixels' else 'DT_STRING'
-      assert re.search(rf"inputs\['{argument}'\].*\n\s+dtype: {dtype}\n\s+shape: {re.escape(shape)}", shown)
+      assert re.search(
+        rf"inputs\['{argument}'\].*\n\s+dtype: {dtype}\n\s+shape: {re.escape(shape)}", shown
+      )
       for output, kind, size in (
         ('label', 'STRING', '(-1)'),
         ('label_index', 'INT64', '(-1)'),
         ('probabilities', 'FLOAT', '(-1, 10)'),
       ):
-        assert re.search(rf"outputs\['{output}'\].*\n\s+dtype: DT_{kind}\n\s+shape: {re.escape(size)}", shown)
+        assert re.search(
+          rf"outputs\['{output}'\].*\n\s+dtype: DT_{kind}\n\s+shape: {re.escape(size)}", shown
+        )
 
   def test_carries_its_labels_and_its_card(self, exported, metrics):
     card = json.loads((exported / 'assets/model_card.json').read_text())
-    assert (exported / 'assets/labels.txt').read_text().splitlines() == list(metrics['per_class']) == card['labels']
+    assert (
+      (exported / 'assets/labels.txt').read_text().splitlines()
+      == list(metrics['per_class'])
+      == card['labels']
+    )
     assert {name: card[name] for name in metrics} == metrics
     assert card['data']['train_examples'] == 54_000
     distribution = card['training_distribution']
@@ -159,7 +181,9 @@ class TestTheReport:
     page.goto((trained / 'report/report.html').as_uri())
     assert page.inner_text('#test-accuracy') == f'{100 * metrics["test_accuracy"]:.2f} %'
     assert page.inner_text('#val-accuracy') == f'{100 * metrics["val_accuracy"]:.2f} %'
-    widths = page.evaluate('Array.from(document.images, image => image.complete && image.naturalWidth)')
+    widths = page.evaluate(
+      'Array.from(document.images, image => image.complete && image.naturalWidth)'
+    )
     assert len(widths) == 4
     assert all(width > 400 for width in widths)
     assert not problems
@@ -176,7 +200,9 @@ class TestTheReport:
 def small(small_tfds_dir, tmp_path_factory) -> pathlib.Path:
   """A small run of one replica in float32."""
   workdir = tmp_path_factory.mktemp('small')
-  result = run_trainer(f'--workdir={workdir}', f'--data_dir={small_tfds_dir}', *SMALL, '--precision=float32')
+  result = run_trainer(
+    f'--workdir={workdir}', f'--data_dir={small_tfds_dir}', *SMALL, '--precision=float32'
+  )
   assert result.returncode == 0, result.stderr
   return workdir
 
@@ -184,9 +210,16 @@ def small(small_tfds_dir, tmp_path_factory) -> pathlib.Path:
 class TestRepeating:
   @pytest.mark.parametrize(
     'all_reduce',
-    ['auto', *(pytest.param(name, marks=pytest.mark.slow) for name in ('hierarchical', 'reduction_to_one'))],
+    [
+      'auto',
+      *(
+        pytest.param(name, marks=pytest.mark.slow) for name in ('hierarchical', 'reduction_to_one')
+      ),
+    ],
   )
-  def test_two_replicas_end_with_the_weights_of_one(self, all_reduce, small, small_tfds_dir, tmp_path):
+  def test_two_replicas_end_with_the_weights_of_one(
+    self, all_reduce, small, small_tfds_dir, tmp_path
+  ):
     flags = ('--precision=float32', '--replicas=2', f'--all_reduce={all_reduce}')
     result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *SMALL, *flags)
     assert result.returncode == 0, result.stderr
@@ -197,7 +230,9 @@ class TestRepeating:
     assert weights_sha256(tmp_path) == weights_sha256(small)
 
   def test_one_seed_gives_the_same_bits(self, small, small_tfds_dir, tmp_path):
-    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *SMALL, '--precision=float32')
+    result = run_trainer(
+      f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *SMALL, '--precision=float32'
+    )
     assert result.returncode == 0, result.stderr
     assert weights_sha256(tmp_path) == weights_sha256(small)
 
@@ -214,24 +249,37 @@ class TestRepeating:
   def test_one_seed_gives_the_same_bits_in_bfloat16_on_two_replicas(self, small_tfds_dir, tmp_path):
     flags = ('--precision=mixed_bfloat16', '--replicas=2')
     for name in ('first', 'second'):
-      result = run_trainer(f'--workdir={tmp_path / name}', f'--data_dir={small_tfds_dir}', *SMALL, *flags)
+      result = run_trainer(
+        f'--workdir={tmp_path / name}', f'--data_dir={small_tfds_dir}', *SMALL, *flags
+      )
       assert result.returncode == 0, result.stderr
     assert weights_sha256(tmp_path / 'first') == weights_sha256(tmp_path / 'second')
 
   @pytest.mark.slow
   def test_another_seed_gives_others(self, small, small_tfds_dir, tmp_path):
     result = run_trainer(
-      f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *SMALL, '--precision=float32', '--seed=1'
+      f'--workdir={tmp_path}',
+      f'--data_dir={small_tfds_dir}',
+      *SMALL,
+      '--precision=float32',
+      '--seed=1',
     )
     assert result.returncode == 0, result.stderr
     assert weights_sha256(tmp_path) != weights_sha256(small)
 
   @pytest.mark.slow
   def test_the_best_network_ends_with_the_same_weights_too(self, small_tfds_dir, tmp_path):
-    flags = (*SMALL, '--validation_examples=2500', '--model=best', '--precision=float32')  # eight steps
+    flags = (
+      *SMALL,
+      '--validation_examples=2500',
+      '--model=best',
+      '--precision=float32',
+    )  # eight steps
     for replicas in (1, 2):
       workdir = tmp_path / str(replicas)
-      result = run_trainer(f'--workdir={workdir}', f'--data_dir={small_tfds_dir}', *flags, f'--replicas={replicas}')
+      result = run_trainer(
+        f'--workdir={workdir}', f'--data_dir={small_tfds_dir}', *flags, f'--replicas={replicas}'
+      )
       assert result.returncode == 0, result.stderr
     losses = [loss for _, loss in step_losses(tmp_path / '1')]
     assert losses[-1] < losses[0]
@@ -239,7 +287,9 @@ class TestRepeating:
 
   @pytest.mark.slow
   def test_float16_trains_with_its_loss_scaled(self, small_tfds_dir, tmp_path, small):
-    result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *SMALL, '--precision=mixed_float16')
+    result = run_trainer(
+      f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *SMALL, '--precision=mixed_float16'
+    )
     assert result.returncode == 0, result.stderr
     half, full = (np.array([loss for _, loss in step_losses(path)]) for path in (tmp_path, small))
     assert half[-4:].mean() < half[:4].mean()
@@ -256,11 +306,17 @@ class TestBadInput:
       (['--model=resnet'], r'--model=resnet.*seed'),
       (['--precision=int8'], r'--precision=int8.*mixed_bfloat16'),
       (['runs/seed'], r'runs/seed: not a flag'),
-      (['--global_batch_size=255', '--replicas=2'], r'--global_batch_size=255: not divisible by 2 replicas; pass 254'),
+      (
+        ['--global_batch_size=255', '--replicas=2'],
+        r'--global_batch_size=255: not divisible by 2 replicas; pass 254',
+      ),
       (['--replicas=4096'], r'--replicas=4096: this host has \d+'),
       (['--validation_examples=60000'], r'--validation_examples=60000: none'),
       (['--global_batch_size=60000'], r'--global_batch_size=60000: more than the 54000'),
-      (['--idx_dir=/nonexistent', '--data_dir={empty}'], r'/nonexistent/\S+ cannot be read.*four published files'),
+      (
+        ['--idx_dir=/nonexistent', '--data_dir={empty}'],
+        r'/nonexistent/\S+ cannot be read.*four published files',
+      ),
       (['--workdir=/dev/null/run'], r'--workdir=/dev/null/run: cannot be written'),
       (['--all_reduce=nccl'], r'--all_reduce=nccl: this host has no GPU'),
     ],
@@ -283,7 +339,11 @@ class TestBadInput:
   def test_another_runs_workdir_is_left_alone(self, trained, tfds_dir):
     before = {path: path.read_bytes() for path in trained.rglob('*') if path.is_file()}
     result = run_trainer(
-      f'--workdir={trained}', f'--data_dir={tfds_dir}', '--epochs=3', '--seed=5', '--learning_rate=0.1'
+      f'--workdir={trained}',
+      f'--data_dir={tfds_dir}',
+      '--epochs=3',
+      '--seed=5',
+      '--learning_rate=0.1',
     )
     assert result.returncode == 64
     assert '--learning_rate=0.003 (now 0.1), --seed=0 (now 5)' in result.stderr
@@ -302,13 +362,25 @@ class TestBadTfConfig:
       ('[]', r'list'),
       ({'cluster': HOSTS}, r"has no 'task'"),
       ({'cluster': HOSTS, 'task': {'type': 'worker'}}, r"has no 'index'"),
-      ({'cluster': HOSTS, 'task': {'type': 'worker', 'index': 2}}, r'task is worker 2, which cluster does not have'),
-      ({'cluster': HOSTS, 'task': {'type': 'worker', 'index': '0'}}, r"task is worker '0', which cluster does not"),
-      ({'cluster': HOSTS, 'task': {'type': 'chief', 'index': 0}}, r'task is chief 0, which cluster does not have'),
+      (
+        {'cluster': HOSTS, 'task': {'type': 'worker', 'index': 2}},
+        r'task is worker 2, which cluster does not have',
+      ),
+      (
+        {'cluster': HOSTS, 'task': {'type': 'worker', 'index': '0'}},
+        r"task is worker '0', which cluster does not",
+      ),
+      (
+        {'cluster': HOSTS, 'task': {'type': 'chief', 'index': 0}},
+        r'task is chief 0, which cluster does not have',
+      ),
       ({'cluster': {'worker': ['a']}, 'task': TASK}, r"'a' is not host:port"),
       ({'cluster': {'worker': ['a:1', 'a:1']}, 'task': TASK}, r'same address twice'),
       ({'cluster': {'chief': ['a:1', 'b:1']}, 'task': TASK}, r'more than one chief'),
-      ({'cluster': {**HOSTS, 'ps': ['c:1']}, 'task': TASK}, r'cluster has ps; every host here is a worker'),
+      (
+        {'cluster': {**HOSTS, 'ps': ['c:1']}, 'task': TASK},
+        r'cluster has ps; every host here is a worker',
+      ),
     ],
   )
   def test_is_said_with_an_example(self, config, said, monkeypatch):
@@ -339,7 +411,9 @@ class TestBadTfConfig:
     assert result.returncode == 64
     assert re.search(f'{flag}: .*{said}', result.stderr)
 
-  @pytest.mark.parametrize('config', ['', '{}', '{"cluster": {}, "task": {"type": "worker", "index": 0}}'])
+  @pytest.mark.parametrize(
+    'config', ['', '{}', '{"cluster": {}, "task": {"type": "worker", "index": 0}}']
+  )
   def test_without_a_cluster_is_one_host(self, config, monkeypatch):
     monkeypatch.setenv('TF_CONFIG', config)
     assert hosts.configured() == []
@@ -347,11 +421,24 @@ class TestBadTfConfig:
 
 class TestHelp:
   @pytest.mark.parametrize(
-    'command', [[sys.executable, '-m', 'trainer.main'], [pathlib.Path(sys.executable).with_name('lookbook-train')]]
+    'command',
+    [
+      [sys.executable, '-m', 'trainer.main'],
+      [pathlib.Path(sys.executable).with_name('lookbook-train')],
+    ],
   )
   def test_lists_the_flags_without_tensorflow(self, command):
-    result = subprocess.run([*command, '--help'], cwd=ROOT, capture_output=True, text=True, check=False)
-    for flag in ('workdir', 'data_dir', 'idx_dir', 'global_batch_size', 'precision', 'log_every_steps'):
+    result = subprocess.run(
+      [*command, '--help'], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    for flag in (
+      'workdir',
+      'data_dir',
+      'idx_dir',
+      'global_batch_size',
+      'precision',
+      'log_every_steps',
+    ):
       assert f'--{flag}:' in result.stdout or f'--[no]{flag}:' in result.stdout
     imports = subprocess.run(
       [sys.executable, '-X', 'importtime', '-m', 'trainer.main', '--help'],

@@ -25,7 +25,9 @@ from storage import files
 VERSION = str(mnist.FashionMNIST.VERSION)
 EXAMPLES = {'train': 60_000, 'test': 10_000}
 REMEDY = 'remove the directory to have it prepared anew'
-ROUTE_SECONDS = 15  # how long the download's host may take to answer before there counts as being no route
+ROUTE_SECONDS = (
+  15  # how long the download's host may take to answer before there counts as being no route
+)
 
 # sha256 of the uncompressed IDX files of github.com/zalandoresearch/fashion-mnist. The compressed files' own sums
 # differ from one distributor to the next: the gzip header holds a name and a time.
@@ -65,12 +67,18 @@ def prepare(data_dir: str | None, idx_dir: str | None = None) -> tfds.core.Datas
     app.UsageError: `data_dir` holds another version, an IDX file is missing or is not the published one, or there is
       nothing local and no route to the download.
   """
-  tfds.core.utils.gcs_utils._is_gcs_disabled = True  # or TFDS asks a bucket for metadata, prepared or not
+  tfds.core.utils.gcs_utils._is_gcs_disabled = (
+    True  # or TFDS asks a bucket for metadata, prepared or not
+  )
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
   with _alone_in(data_dir):
     _check_version(data_dir)
-    builder = _FromIdx(idx_dir=idx_dir, data_dir=data_dir) if idx_dir else mnist.FashionMNIST(data_dir=data_dir)
+    builder = (
+      _FromIdx(idx_dir=idx_dir, data_dir=data_dir)
+      if idx_dir
+      else mnist.FashionMNIST(data_dir=data_dir)
+    )
     if not builder.is_prepared():
       if not idx_dir:
         _check_route(builder.URL)
@@ -100,9 +108,15 @@ def examples(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
   Raises:
     app.UsageError: it has no split to train on or to test on.
   """
-  found = {split: builder.info.splits[split].num_examples for split in EXAMPLES if split in builder.info.splits}
+  found = {
+    split: builder.info.splits[split].num_examples
+    for split in EXAMPLES
+    if split in builder.info.splits
+  }
   if not all(found.get(split) for split in EXAMPLES):
-    raise app.UsageError(f'{builder.data_dir}: has {found}, and both train and test are needed; {REMEDY}')
+    raise app.UsageError(
+      f'{builder.data_dir}: has {found}, and both train and test are needed; {REMEDY}'
+    )
   if found != EXAMPLES:
     logging.warning('%s has %s, where Fashion-MNIST has %s', builder.data_dir, found, EXAMPLES)
   return found
@@ -120,14 +134,18 @@ def _alone_in(data_dir: str | None) -> Iterator[None]:
     with open(os.path.join(root, '.fashion_mnist.lock'), 'w') as lock:
       fcntl.flock(lock, fcntl.LOCK_EX)
       yield
-  except PermissionError:  # a read-only directory can still hold a prepared dataset, and needs no lock
+  except (
+    PermissionError
+  ):  # a read-only directory can still hold a prepared dataset, and needs no lock
     yield
 
 
 def _check_version(data_dir: str | None) -> None:
   home = os.path.join(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR), 'fashion_mnist')
   with files.refused(f'--data_dir={data_dir}'):
-    names = {file.uri.removeprefix(files.join(home, '')).split('/')[0] for file in files.under(home)}
+    names = {
+      file.uri.removeprefix(files.join(home, '')).split('/')[0] for file in files.under(home)
+    }
   found = sorted(name for name in names if name[:1].isdigit() and 'incomplete' not in name)
   if found and VERSION not in found:
     raise app.UsageError(
@@ -147,7 +165,9 @@ class _FromIdx(mnist.FashionMNIST, skip_registration=True):  # type: ignore[call
 
   def _download_and_prepare(self, dl_manager, *args, **kwargs):
     with tempfile.TemporaryDirectory() as scratch:
-      dl_manager.download_and_extract = lambda urls: _unpack_idx(self._idx_dir, urls, pathlib.Path(scratch))
+      dl_manager.download_and_extract = lambda urls: _unpack_idx(
+        self._idx_dir, urls, pathlib.Path(scratch)
+      )
       super()._download_and_prepare(dl_manager, *args, **kwargs)
 
 
@@ -171,7 +191,9 @@ def read_idx(idx_dir: str, name: str) -> bytes:
   except files.Unavailable:
     raise
   except (OSError, EOFError, zlib.error) as error:
-    raise app.UsageError(f'--idx_dir: {path} cannot be read ({_first_line(error)}); {remedy}') from error
+    raise app.UsageError(
+      f'--idx_dir: {path} cannot be read ({_first_line(error)}); {remedy}'
+    ) from error
   digest = hashlib.sha256(content).hexdigest()
   if digest != IDX_SHA256[name]:
     raise app.UsageError(
@@ -237,7 +259,9 @@ def _check(read: Examples, count: int, where: str) -> None:
     )
 
 
-def split_validation(train: Examples, validation_examples: int, seed: int) -> tuple[Examples, Examples]:
+def split_validation(
+  train: Examples, validation_examples: int, seed: int
+) -> tuple[Examples, Examples]:
   """(training, validation): disjoint, together all of `train`, and the same for the same seed."""
   order = np.random.Generator(np.random.Philox(seed)).permutation(len(train))
   return train.take(order[validation_examples:]), train.take(order[:validation_examples])
@@ -247,7 +271,12 @@ def split_validation(train: Examples, validation_examples: int, seed: int) -> tu
 
 
 def batches(
-  train: Examples, seed: int, global_batch_size: int, replicas: int, local: range | None = None, first_step: int = 0
+  train: Examples,
+  seed: int,
+  global_batch_size: int,
+  replicas: int,
+  local: range | None = None,
+  first_step: int = 0,
 ) -> tf.data.Dataset:
   """The training batches from `first_step` on, without end, an element for each of the `local` replicas in turn.
 
@@ -266,10 +295,17 @@ def batches(
 
   def element(position: tf.Tensor) -> dict[str, tf.Tensor]:
     step, first_row = position // len(local), (local.start + position % len(local)) * per_replica
-    ranks = step % steps_per_epoch * global_batch_size + first_row + tf.range(per_replica, dtype=tf.int64)
+    ranks = (
+      step % steps_per_epoch * global_batch_size + first_row + tf.range(per_replica, dtype=tf.int64)
+    )
     key = tf.stack([tf.constant(seed, tf.int64), step // steps_per_epoch])
     rows = tf.random.experimental.index_shuffle(ranks, key, last_index)
-    return {'pixels': tf.gather(pixels, rows), 'labels': tf.gather(labels, rows), 'step': step, 'first_row': first_row}
+    return {
+      'pixels': tf.gather(pixels, rows),
+      'labels': tf.gather(labels, rows),
+      'step': step,
+      'first_row': first_row,
+    }
 
   options = tf.data.Options()
   options.autotune.enabled = False  # its thread wakes ever later and ends an epoch late

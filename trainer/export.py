@@ -41,7 +41,11 @@ class Classifier(tf.Module):
     at_least_one = one_more[: tf.maximum(rows, 1)]
     probabilities = self.predict(at_least_one)[:rows]
     index = tf.argmax(probabilities, axis=1)
-    return {'probabilities': probabilities, 'label_index': index, 'label': tf.gather(self.labels, index)}
+    return {
+      'probabilities': probabilities,
+      'label_index': index,
+      'label': tf.gather(self.labels, index),
+    }
 
   @tf.function(input_signature=[tf.TensorSpec([None], tf.string, 'encoded')])
   def serve_encoded(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -69,7 +73,9 @@ def classifier(model: str, weights: Sequence[np.ndarray], labels: Sequence[str])
 def score(served: Classifier, pixels: np.ndarray) -> np.ndarray:
   """Probabilities, float32 (N, 10), of the images, uint8 (N, 28, 28, 1), by the very function that is saved."""
   starts = range(0, len(pixels), SCORED_ROWS)
-  return np.concatenate([served.serve_pixels(pixels[i : i + SCORED_ROWS])['probabilities'].numpy() for i in starts])
+  return np.concatenate(
+    [served.serve_pixels(pixels[i : i + SCORED_ROWS])['probabilities'].numpy() for i in starts]
+  )
 
 
 def version(model: str, weights: Sequence[np.ndarray]) -> str:

@@ -75,7 +75,9 @@ class Trainer:
     def slice_of(host: tf.distribute.InputContext) -> tf.data.Dataset:
       local = replicas // host.num_input_pipelines
       mine = range(host.input_pipeline_id * local, (host.input_pipeline_id + 1) * local)
-      return data.batches(self.train, self.recipe.seed, self.recipe.global_batch_size, replicas, mine, self.step)
+      return data.batches(
+        self.train, self.recipe.seed, self.recipe.global_batch_size, replicas, mine, self.step
+      )
 
     return iter(self.strategy.distribute_datasets_from_function(slice_of))
 
@@ -92,7 +94,10 @@ class Trainer:
 
   def state(self) -> dict[str, np.ndarray]:
     """All that decides the steps to come. Batches, masks and mirrors follow from the step."""
-    arrays = {f'variable/{i:03}': np.asarray(variable.numpy()) for i, variable in enumerate(self._variables())}
+    arrays = {
+      f'variable/{i:03}': np.asarray(variable.numpy())
+      for i, variable in enumerate(self._variables())
+    }
     return {'step': np.array(self.step), **arrays}
 
   def restore(self, state: Mapping[str, np.ndarray]) -> None:
@@ -106,7 +111,9 @@ class Trainer:
     return [*self.model.weights, *self.averaged.weights, *self.optimizer.variables, self.rate_scale]
 
   @tf.function
-  def _train_steps(self, iterator: tf.distribute.DistributedIterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  def _train_steps(
+    self, iterator: tf.distribute.DistributedIterator, steps: tf.Tensor
+  ) -> tuple[tf.Tensor, tf.Tensor]:
     """`steps` steps without returning to Python: (losses float32 (steps,), correct predictions int64 ())."""
     losses = tf.TensorArray(tf.float32, steps)
     correct = tf.constant(0, tf.int64)
@@ -121,12 +128,17 @@ class Trainer:
     """One replica's part of a step: its part of the global batch's mean loss, and how many it had right."""
     parts = [self._slice(batch, rows) for rows in _slices(range(batch['labels'].shape[0]))]
     loss, right, *gradients = (_sum_pairwise(values) for values in zip(*parts))
-    self.optimizer.apply(gradients, self.model.trainable_variables)  # sums the gradients over the replicas
+    self.optimizer.apply(
+      gradients, self.model.trainable_variables
+    )  # sums the gradients over the replicas
     return loss, right
 
   def _slice(self, batch: dict[str, tf.Tensor], rows: range) -> tuple[tf.Tensor, ...]:
     """Returns what some rows of a batch add: to its mean loss, to the right predictions, to each gradient."""
-    pixels, labels = batch['pixels'][rows.start : rows.stop], batch['labels'][rows.start : rows.stop]
+    pixels, labels = (
+      batch['pixels'][rows.start : rows.stop],
+      batch['labels'][rows.start : rows.stop],
+    )
     with noise.at(noise.Address(self.recipe.seed, batch['step'], batch['first_row'] + rows.start)):
       pixels = self._augment(pixels)  # uint8 (b, 28, 28, 1)
       with tf.GradientTape() as tape:
@@ -178,7 +190,9 @@ def _sum_pairwise(values: Sequence[tf.Tensor]) -> tf.Tensor:
     return values[0]
   middle = len(values) // 2
   # reduce_sum, because a grappler pass regroups chains of Add and AddN.
-  return tf.reduce_sum(tf.stack([_sum_pairwise(values[:middle]), _sum_pairwise(values[middle:])]), axis=0)
+  return tf.reduce_sum(
+    tf.stack([_sum_pairwise(values[:middle]), _sum_pairwise(values[middle:])]), axis=0
+  )
 
 
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
@@ -190,7 +204,11 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
   def __init__(self, peak: float, steps: int, scale: tf.Variable):
     self.warmup = max(int(WARMUP_FRACTION * steps), 1)
     self.shape = keras.optimizers.schedules.CosineDecay(
-      peak / 20, max(steps - self.warmup, 1), alpha=0.001, warmup_target=peak, warmup_steps=self.warmup
+      peak / 20,
+      max(steps - self.warmup, 1),
+      alpha=0.001,
+      warmup_target=peak,
+      warmup_steps=self.warmup,
     )
     self.scale = scale
 
@@ -198,12 +216,18 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
     return self.scale * self.shape(step)
 
 
-def _optimizer(recipe: Recipe, steps_per_epoch: int, rate_scale: tf.Variable) -> keras.optimizers.Optimizer:
+def _optimizer(
+  recipe: Recipe, steps_per_epoch: int, rate_scale: tf.Variable
+) -> keras.optimizers.Optimizer:
   """AdamW (Loshchilov and Hutter, arXiv 1711.05101); biases and gains do not decay."""
   schedule = OneCycle(recipe.learning_rate, recipe.epochs * steps_per_epoch, rate_scale)
   optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
   optimizer.exclude_from_weight_decay(var_names=['bias', 'gain'])
-  return keras.optimizers.LossScaleOptimizer(optimizer) if recipe.precision == 'mixed_float16' else optimizer
+  return (
+    keras.optimizers.LossScaleOptimizer(optimizer)
+    if recipe.precision == 'mixed_float16'
+    else optimizer
+  )
 
 
 def predict(strategy: tf.distribute.Strategy, model: keras.Model, pixels: np.ndarray) -> np.ndarray:

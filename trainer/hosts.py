@@ -17,7 +17,9 @@ from trainer import exit_codes
 
 KINDS = ('chief', 'worker')
 ADDRESS = re.compile(r'\S+:\d{1,5}')
-EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
+EXAMPLE = (
+  '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
+)
 COLLECTIVE_TIMEOUT_SECONDS = 40.0  # a host that was cut off is given up after this long
 
 
@@ -32,7 +34,9 @@ def configured() -> list[str]:
     return _addresses(json.loads(text))
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     why = f'has no {error}' if isinstance(error, KeyError) else str(error)
-    raise app.UsageError(f'TF_CONFIG={text}: {why}; on the first of two hosts it would be {EXAMPLE}') from error
+    raise app.UsageError(
+      f'TF_CONFIG={text}: {why}; on the first of two hosts it would be {EXAMPLE}'
+    ) from error
 
 
 def _addresses(config: dict) -> list[str]:
@@ -41,7 +45,9 @@ def _addresses(config: dict) -> list[str]:
   if not cluster:
     return []
   if unknown := sorted(set(cluster) - set(KINDS)):
-    raise ValueError(f'cluster has {", ".join(unknown)}; every host here is a worker, and one may be the chief')
+    raise ValueError(
+      f'cluster has {", ".join(unknown)}; every host here is a worker, and one may be the chief'
+    )
   if len(cluster.get('chief', [])) > 1:
     raise ValueError('cluster has more than one chief')
   addresses = [address for kind in KINDS for address in cluster.get(kind, [])]
@@ -55,7 +61,9 @@ def _addresses(config: dict) -> list[str]:
   return addresses
 
 
-def join(implementation: tf.distribute.experimental.CommunicationImplementation) -> tf.distribute.Strategy:
+def join(
+  implementation: tf.distribute.experimental.CommunicationImplementation,
+) -> tf.distribute.Strategy:
   """Waits until every host of TF_CONFIG is there, an hour at most, and trains with all of them."""
   options = tf.distribute.experimental.CommunicationOptions(
     implementation=implementation, timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS
@@ -95,7 +103,9 @@ def is_chief(devices: tf.distribute.Strategy) -> bool:
   if not several(devices):
     return True
   cluster = devices.cluster_resolver
-  return cluster.task_id == 0 and (cluster.task_type == 'chief' or 'chief' not in cluster.cluster_spec().jobs)
+  return cluster.task_id == 0 and (
+    cluster.task_type == 'chief' or 'chief' not in cluster.cluster_spec().jobs
+  )
 
 
 @contextlib.contextmanager

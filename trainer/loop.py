@@ -31,13 +31,17 @@ class Habits:
   log_every_steps: int
   checkpoint_every_steps: int  # and every epoch; 0 is every epoch alone
   keep_checkpoints: int
-  rollback: bool  # after a non-finite loss: go back to the last checkpoint with half the learning rate
+  rollback: (
+    bool  # after a non-finite loss: go back to the last checkpoint with half the learning rate
+  )
 
 
 class Loop:
   """Trains to the recipe's last epoch, from the newest checkpoint in `directory` if it has one."""
 
-  def __init__(self, trainer: fit.Trainer, validation: data.Examples, directory: str, out: str, habits: Habits) -> None:
+  def __init__(
+    self, trainer: fit.Trainer, validation: data.Examples, directory: str, out: str, habits: Habits
+  ) -> None:
     """
     Args:
       trainer: what takes the steps.
@@ -164,7 +168,9 @@ class Loop:
     if not self.habits.rollback or state is None:
       raise NonFinite(f'{said}; lower --learning_rate, or pass --on_nonfinite=rollback') from error
     if halvings >= MOST_ROLLBACKS:
-      raise NonFinite(f'{said}; rolled back {MOST_ROLLBACKS} times already; lower --learning_rate') from error
+      raise NonFinite(
+        f'{said}; rolled back {MOST_ROLLBACKS} times already; lower --learning_rate'
+      ) from error
     logging.warning('%s; going back to it with half the learning rate', said)
     scale = self.trainer.rate_scale.numpy() / 2
     self.trainer.restore(state)

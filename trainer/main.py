@@ -27,7 +27,9 @@ from runtime import process
 from storage import files
 from trainer import exit_codes
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Directory for everything the run leaves behind, local or gs://.')
+WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Directory for everything the run leaves behind, local or gs://.'
+)
 DATA_DIR = flags.DEFINE_string(
   'data_dir',
   None,
@@ -39,9 +41,14 @@ IDX_DIR = flags.DEFINE_string(
   'Directory with the four IDX .gz files, local or gs://, to prepare the dataset from without a download.',
 )
 VALIDATION_EXAMPLES = flags.DEFINE_integer(
-  'validation_examples', 6000, 'Images of the 60,000 for training that choose the best epoch instead.', lower_bound=1
+  'validation_examples',
+  6000,
+  'Images of the 60,000 for training that choose the best epoch instead.',
+  lower_bound=1,
 )
-MODEL = flags.DEFINE_enum('model', 'seed', ['seed', 'best'], "The network: the notebook's, or a more accurate one.")
+MODEL = flags.DEFINE_enum(
+  'model', 'seed', ['seed', 'best'], "The network: the notebook's, or a more accurate one."
+)
 EPOCHS = flags.DEFINE_integer(
   'epochs', None, "Passes over the training images. By default the network's own: 60 for seed, 70 for best.",
   lower_bound=1,
@@ -53,7 +60,11 @@ LEARNING_RATE = flags.DEFINE_float(
   'learning_rate', 3e-3, "AdamW's rate at its peak, a fifth of the way through.", lower_bound=0
 )
 SEED = flags.DEFINE_integer(
-  'seed', 0, 'Decides the split, the initial weights, the order and the noise.', lower_bound=0, upper_bound=2**31 - 1
+  'seed',
+  0,
+  'Decides the split, the initial weights, the order and the noise.',
+  lower_bound=0,
+  upper_bound=2**31 - 1,
 )
 PRECISION = flags.DEFINE_enum(
   'precision',
@@ -73,7 +84,9 @@ ALL_REDUCE = flags.DEFINE_enum(
   ['auto', 'nccl', 'hierarchical', 'reduction_to_one'],
   'How devices add up their gradients; several hosts: auto or nccl.',
 )
-LOG_EVERY_STEPS = flags.DEFINE_integer('log_every_steps', 50, 'Steps between looks at the loss.', lower_bound=1)
+LOG_EVERY_STEPS = flags.DEFINE_integer(
+  'log_every_steps', 50, 'Steps between looks at the loss.', lower_bound=1
+)
 CHECKPOINT_EVERY_STEPS = flags.DEFINE_integer(
   'checkpoint_every_steps',
   0,
@@ -94,13 +107,17 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise app.UsageError(f'{argv[1]}: not a flag; flags are written --name=value')
   if not WORKDIR.value:
-    raise app.UsageError('--workdir is not given: name a directory, local or gs://, for what the run leaves behind')
+    raise app.UsageError(
+      '--workdir is not given: name a directory, local or gs://, for what the run leaves behind'
+    )
   process.prepare()
   logging.get_absl_handler().addFilter(_ours_or_worrying)
   from trainer import hosts, loop, run  # and with them TensorFlow, which --help need not wait for
 
   gc.freeze()  # what is imported stays: at the end, looking through it for garbage would take over a second
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(exit_codes.PREEMPTED))  # until there are steps to save
+  signal.signal(
+    signal.SIGTERM, lambda *_: sys.exit(exit_codes.PREEMPTED)
+  )  # until there are steps to save
   try:
     run.run(**_settings(), habits=_habits(loop))
   except loop.Preempted as error:
@@ -139,7 +156,9 @@ def _habits(loop):
 
 def _ours_or_worrying(record: py_logging.LogRecord) -> bool:
   """Leaves the libraries' small talk out of the log: they share absl's handler with us."""
-  return record.levelno > py_logging.INFO or os.path.dirname(record.pathname) == os.path.dirname(__file__)
+  return record.levelno > py_logging.INFO or os.path.dirname(record.pathname) == os.path.dirname(
+    __file__
+  )
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -164,7 +183,9 @@ def _guarded(argv: list[str]) -> None:
 def cli() -> None:
   """The console script `lookbook-train`."""
   for flag in flags.FLAGS.get_key_flags_for_module(sys.modules[__name__]):
-    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # so that --help lists them however we were started
+    flags.FLAGS.register_key_flag_for_module(
+      sys.argv[0], flag
+    )  # so that --help lists them however we were started
   sys.modules['__main__'].__doc__ = __doc__
   app.run(_guarded, flags_parser=_parse_flags)
 

@@ -31,7 +31,9 @@ class Dropout(keras.layers.Dropout):
     words = noise.bits(self.stream, rows, math.ceil(per_row / 2) + 1)
     octets = tf.reshape(tf.bitcast(words, tf.uint8), [rows, -1])[:, :per_row]
     low = math.floor(self.rate * 2**8)
-    above = round((self.rate * 2**8 - low) * 2**16)  # of 65,536 rows, how many have the larger threshold
+    above = round(
+      (self.rate * 2**8 - low) * 2**16
+    )  # of 65,536 rows, how many have the larger threshold
     thresholds = low + tf.cast(words[:, -1:] < above, tf.uint8)  # (N, 1)
     kept = tf.cast(tf.reshape(octets >= thresholds, tf.shape(inputs)), inputs.dtype)
     return inputs * (kept * tf.cast(1 / (1 - self.rate), inputs.dtype))
@@ -63,11 +65,17 @@ def _conv2d_valid(inputs: tf.Tensor, kernel: tf.Tensor):
     _, rows, columns, _ = outputs.shape
     errors = tf.reshape(upstream, [-1, channels_out])  # (N * rows * columns, O)
     taps = [
-      tf.matmul(tf.reshape(inputs[:, i : i + rows, j : j + columns], [-1, channels_in]), errors, transpose_a=True)
+      tf.matmul(
+        tf.reshape(inputs[:, i : i + rows, j : j + columns], [-1, channels_in]),
+        errors,
+        transpose_a=True,
+      )
       for i in range(height)
       for j in range(width)
     ]  # each (I, O)
-    to_inputs = tf.nn.conv2d_transpose(upstream, kernel, tf.shape(inputs), strides=1, padding='VALID')
+    to_inputs = tf.nn.conv2d_transpose(
+      upstream, kernel, tf.shape(inputs), strides=1, padding='VALID'
+    )
     return to_inputs, tf.reshape(tf.stack(taps), kernel.shape)
 
   return outputs, gradient
@@ -148,7 +156,9 @@ class ScaledConv2D(keras.layers.Layer):
     self.bias = self.add_weight(name='bias', shape=(self.filters,), initializer='zeros')
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
-    kernel, gain = (tf.cast(tf.convert_to_tensor(weight), tf.float32) for weight in (self.kernel, self.gain))
+    kernel, gain = (
+      tf.cast(tf.convert_to_tensor(weight), tf.float32) for weight in (self.kernel, self.gain)
+    )
     mean, variance = tf.nn.moments(kernel, [0, 1, 2], keepdims=True)
     kernel = (kernel - mean) * tf.math.rsqrt(variance * math.prod(kernel.shape[:3]) + 1e-4) * gain
     outputs = tf.nn.conv2d(inputs, tf.cast(kernel, inputs.dtype), 1, 'SAME')
@@ -187,7 +197,9 @@ def best(dtype: str = 'float32') -> keras.Model:
   relu = lambda: layers.Activation(scaled_relu, dtype=dtype)
 
   pixels = layers.Input(IMAGE_SHAPE, dtype='uint8', name='pixels')
-  x = layers.Rescaling(1 / 90, offset=-0.81, dtype=dtype)(pixels)  # Fashion-MNIST's deviation and mean: 90 and 73
+  x = layers.Rescaling(1 / 90, offset=-0.81, dtype=dtype)(
+    pixels
+  )  # Fashion-MNIST's deviation and mean: 90 and 73
   x = relu()(conv(32)(x))
   x = relu()(conv(32)(x))
   for filters in (64, 128):
@@ -197,7 +209,9 @@ def best(dtype: str = 'float32') -> keras.Model:
     x = relu()(AddScaled(dtype=dtype)([x, branch]))
   x = layers.GlobalAveragePooling2D(dtype=dtype)(x)
   x = Dropout(0.2, stream=0, dtype=dtype)(x)
-  return keras.Model(pixels, layers.Dense(CLASSES, activation='softmax', dtype='float32')(x), name='best')
+  return keras.Model(
+    pixels, layers.Dense(CLASSES, activation='softmax', dtype='float32')(x), name='best'
+  )
 
 
 @dataclasses.dataclass(frozen=True)

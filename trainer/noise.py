@@ -14,7 +14,9 @@ import tensorflow as tf
 
 PHILOX = 1
 WORDS_PER_BLOCK = 4  # Philox 4x32 turns one counter value into four uint32
-STREAMS_PER_STEP = 256  # independent draws that one step may make: one for each dropout layer and augmentation
+STREAMS_PER_STEP = (
+  256  # independent draws that one step may make: one for each dropout layer and augmentation
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,9 @@ def bits(stream: int, rows: tf.Tensor, per_row: int) -> tf.Tensor:
   """
   address = getattr(_tracing, 'address', None)
   if address is None:
-    raise RuntimeError('random bits were asked for outside noise.at(address): call the model within it to train')
+    raise RuntimeError(
+      'random bits were asked for outside noise.at(address): call the model within it to train'
+    )
   blocks = -(-per_row // (2 * WORDS_PER_BLOCK))
   low = tf.cast(address.first_row * blocks, tf.uint64)
   high = tf.cast(address.step * STREAMS_PER_STEP + stream, tf.uint64)

@@ -14,13 +14,22 @@ class Progress:
   """Counts images towards `total` and shows images/s, the time left and the loss."""
 
   def __init__(
-    self, total: int, done: int = 0, terminal: bool | None = None, clock: Callable[[], float] = time.monotonic
+    self,
+    total: int,
+    done: int = 0,
+    terminal: bool | None = None,
+    clock: Callable[[], float] = time.monotonic,
   ):
     """Of `total` images, `done` were counted in an earlier process."""
     self.total, self.done, self.earlier, self.clock = total, done, done, clock
     self.terminal = sys.stderr.isatty() if terminal is None else terminal
     self.bar = tqdm.tqdm(
-      total=total, initial=done, unit=' images', unit_scale=True, disable=not self.terminal, dynamic_ncols=True
+      total=total,
+      initial=done,
+      unit=' images',
+      unit_scale=True,
+      disable=not self.terminal,
+      dynamic_ncols=True,
     )
     self.started = self.logged = clock()
 
@@ -34,7 +43,14 @@ class Progress:
       self.logged = now
       rate = (self.done - self.earlier) / max(now - self.started, 1e-9)
       left = (self.total - self.done) / rate
-      logging.info('%s of %s images, %.0f images/s, %.0f s left, loss %.4f', self.done, self.total, rate, left, loss)
+      logging.info(
+        '%s of %s images, %.0f images/s, %.0f s left, loss %.4f',
+        self.done,
+        self.total,
+        rate,
+        left,
+        loss,
+      )
 
   def say(self, message: str) -> None:
     """A line that stays: above the moving one on a terminal, in the log elsewhere."""

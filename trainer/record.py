@@ -25,10 +25,16 @@ COLUMNS = (
 class Record:
   """Losses are mean cross-entropies in nats, accuracies fractions, seconds wall-clock of the training steps."""
 
-  rows: list[dict[str, float]] = dataclasses.field(default_factory=list)  # an epoch each, by COLUMNS
-  best: dict[str, float] | None = None  # the row of the best validation accuracy; the first of equals
+  rows: list[dict[str, float]] = dataclasses.field(
+    default_factory=list
+  )  # an epoch each, by COLUMNS
+  best: dict[str, float] | None = (
+    None  # the row of the best validation accuracy; the first of equals
+  )
   best_weights: list[np.ndarray] = dataclasses.field(default_factory=list)
-  losses: list[float] = dataclasses.field(default_factory=list)  # of each step of the epoch under way
+  losses: list[float] = dataclasses.field(
+    default_factory=list
+  )  # of each step of the epoch under way
   correct: int = 0  # of the images of the epoch under way
   seconds: float = 0.0  # of the epoch under way
 

@@ -70,10 +70,17 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
   """Accuracy and loss an epoch, in training (as it trains: noise on, weights moving) and on validation."""
   figure = Figure(figsize=(9, 3.4), layout='tight')
   epochs = [row['epoch'] for row in history]
-  for axis, name, unit in zip(figure.subplots(1, 2), ('accuracy', 'loss'), ('fraction correct', 'cross-entropy, nats')):
+  for axis, name, unit in zip(
+    figure.subplots(1, 2), ('accuracy', 'loss'), ('fraction correct', 'cross-entropy, nats')
+  ):
     for kind, colour, label in (('train', TRAINING, 'training'), ('val', VALIDATION, 'validation')):
       axis.plot(
-        epochs, [row[f'{kind}_{name}'] for row in history], color=colour, label=label, marker='o', markersize=2.5
+        epochs,
+        [row[f'{kind}_{name}'] for row in history],
+        color=colour,
+        label=label,
+        marker='o',
+        markersize=2.5,
       )
     axis.axvline(best_epoch, color=QUIET, linewidth=0.8, linestyle=':')
     axis.set_title(name.capitalize(), loc='left', color=INK, fontsize=11)
@@ -95,7 +102,13 @@ def confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
   for (row, column), count in np.ndenumerate(counts):
     if count:
       axis.text(
-        column, row, count, ha='center', va='center', fontsize=7.5, color='white' if share[row, column] > 0.5 else INK
+        column,
+        row,
+        count,
+        ha='center',
+        va='center',
+        fontsize=7.5,
+        color='white' if share[row, column] > 0.5 else INK,
       )
   axis.set_xticks(range(len(labels)), labels, rotation=45, ha='right', fontsize=8)
   axis.set_yticks(range(len(labels)), labels, fontsize=8)
@@ -107,7 +120,11 @@ def confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
 
 
 def mistakes(
-  test: data.Examples, probabilities: np.ndarray, labels: Sequence[str], count: int = 24, columns: int = 6
+  test: data.Examples,
+  probabilities: np.ndarray,
+  labels: Sequence[str],
+  count: int = 24,
+  columns: int = 6,
 ) -> Figure:
   """The wrong answers that the model was surest of, each with its true and its predicted class."""
   predicted = probabilities.argmax(axis=1)
@@ -119,7 +136,11 @@ def mistakes(
     row, column = divmod(place, columns)
     left, top = 44 * column, 41 * row
     _picture(axis, test.pixels[i], left, top)
-    truth, answer, confidence = labels[test.labels[i]], labels[predicted[i]], probabilities[i, predicted[i]]
+    truth, answer, confidence = (
+      labels[test.labels[i]],
+      labels[predicted[i]],
+      probabilities[i, predicted[i]],
+    )
     said = f'is {truth}\nsaid {answer} {confidence:.1%}'
     axis.text(left + 14, top - 1, said, ha='center', va='bottom', fontsize=7.5, color=INK)
   return figure
@@ -127,7 +148,9 @@ def mistakes(
 
 def _picture(axis: Axes, pixels: np.ndarray, left: int, top: int) -> None:
   """Draws one image, uint8 (28, 28, 1), dark on white as the catalogue had it, a unit a pixel."""
-  axis.imshow(pixels[..., 0], cmap='gray_r', vmin=0, vmax=255, extent=(left, left + 28, top + 28, top))
+  axis.imshow(
+    pixels[..., 0], cmap='gray_r', vmin=0, vmax=255, extent=(left, left + 28, top + 28, top)
+  )
   axis.axis('off')
   axis.autoscale()
 

@@ -56,23 +56,33 @@ def run(
   workdir.check(directory, recipe.fixed())
   metrics = workdir.finished(directory)
   if metrics and metrics['epochs'] == recipe.epochs:
-    logging.info('%s holds the finished run: test accuracy %.4f', directory, metrics['test_accuracy'])
+    logging.info(
+      '%s holds the finished run: test accuracy %.4f', directory, metrics['test_accuracy']
+    )
     return
 
   builder = data.prepare(data_dir, idx_dir)
   _check(recipe, devices.num_replicas_in_sync, data.examples(builder)['train'])
   labels = builder.info.features['label'].names
-  train, validation = data.split_validation(data.read(builder, 'train'), recipe.validation_examples, recipe.seed)
+  train, validation = data.split_validation(
+    data.read(builder, 'train'), recipe.validation_examples, recipe.seed
+  )
   workdir.claim(directory, recipe.fixed())
-  logging.info('training on %s replicas of %s in %s', devices.num_replicas_in_sync, _device(), recipe.precision)
+  logging.info(
+    'training on %s replicas of %s in %s', devices.num_replicas_in_sync, _device(), recipe.precision
+  )
   with hosts.output(devices, directory) as out:
     with hosts.watched(devices):
-      done = loop.Loop(fit.Trainer(devices, recipe, train), validation, directory, out, habits).run()
+      done = loop.Loop(
+        fit.Trainer(devices, recipe, train), validation, directory, out, habits
+      ).run()
     served = export.classifier(recipe.model, done.best_weights, labels)
     test = data.read(builder, 'test')  # for the first time, and the choice is made
     probabilities = export.score(served, test.pixels)
     metrics = _metrics(recipe, devices, done, probabilities, test.labels, labels)
-    export.save(served, _model_card(metrics, builder, train, validation), os.path.join(out, 'export', '1'))
+    export.save(
+      served, _model_card(metrics, builder, train, validation), os.path.join(out, 'export', '1')
+    )
     report.write(out, metrics, done.rows, train, test, probabilities)
     plain_keras.save(plain_keras.build(recipe.model, done.best_weights), out)
     workdir.write(os.path.join(out, workdir.METRICS), json.dumps(metrics, indent=2) + '\n')
@@ -102,7 +112,9 @@ def _check(recipe: fit.Recipe, replicas: int, all_examples: int) -> None:
 
 def _device() -> str:
   gpus = tf.config.list_physical_devices('GPU')
-  return tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU') if gpus else 'CPU'
+  return (
+    tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU') if gpus else 'CPU'
+  )
 
 
 def _metrics(
@@ -114,7 +126,9 @@ def _metrics(
   labels: Sequence[str],
 ) -> dict:
   """What metrics.json holds. Seconds are wall-clock, of the training steps alone."""
-  confusion = np.zeros((len(labels), len(labels)), int)  # row: the true class, column: the predicted one
+  confusion = np.zeros(
+    (len(labels), len(labels)), int
+  )  # row: the true class, column: the predicted one
   np.add.at(confusion, (test_labels, probabilities.argmax(axis=1)), 1)
   train_seconds = sum(row['train_seconds'] for row in done.rows)
   images = done.rows[-1]['step'] * recipe.global_batch_size
@@ -141,7 +155,10 @@ def _metrics(
     'train_seconds': train_seconds,
     'replicas': devices.num_replicas_in_sync,
     'device': _device(),
-    'versions': {'python': platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}},
+    'versions': {
+      'python': platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in PACKAGES},
+    },
     'git_commit': _git_commit(),
     'finished': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
   }
@@ -151,7 +168,9 @@ def _git_commit() -> str | None:
   """The commit of this code; an image, which has no git, gets it as LOOKBOOK_COMMIT when it is built."""
   here = pathlib.Path(__file__).parent
   try:
-    result = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=here, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+      ['git', 'rev-parse', 'HEAD'], cwd=here, capture_output=True, text=True, check=True
+    )
     return result.stdout.strip()
   except (OSError, subprocess.CalledProcessError):
     return os.environ.get('LOOKBOOK_COMMIT')
@@ -159,8 +178,12 @@ def _git_commit() -> str | None:
 
 def _model_card(metrics: dict, builder, train: data.Examples, validation: data.Examples) -> dict:
   """What travels with the model: the metrics, the data's provenance, and what the scorer compares collections with."""
-  shades = sum(np.bincount(part.ravel(), minlength=256) for part in np.array_split(train.pixels, 100))
-  pixels = np.add.reduceat(shades, PIXEL_BIN_EDGES[:-1])  # np.histogram takes half a minute for these 42 million
+  shades = sum(
+    np.bincount(part.ravel(), minlength=256) for part in np.array_split(train.pixels, 100)
+  )
+  pixels = np.add.reduceat(
+    shades, PIXEL_BIN_EDGES[:-1]
+  )  # np.histogram takes half a minute for these 42 million
   classes = np.bincount(train.labels, minlength=len(metrics['per_class']))
   return {
     **metrics,

@@ -40,7 +40,9 @@ def create(replicas: int, all_reduce: str = 'auto') -> tf.distribute.Strategy:
   for gpu in gpus:
     tf.config.experimental.set_memory_growth(gpu, True)
   if not gpus:
-    tf.config.threading.set_intra_op_parallelism_threads(max((os.cpu_count() or 1) // CORES_PER_OP, 1))
+    tf.config.threading.set_intra_op_parallelism_threads(
+      max((os.cpu_count() or 1) // CORES_PER_OP, 1)
+    )
   if hosts.configured():
     return _over_hosts(replicas, all_reduce)
   available = len(gpus) or os.cpu_count() or 1
@@ -62,17 +64,23 @@ def _take_gpus(gpus: list) -> list[str]:
 def _split_cpu(replicas: int) -> list[str]:
   if replicas > 1:
     (cpu,) = tf.config.list_physical_devices('CPU')
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    tf.config.set_logical_device_configuration(
+      cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
+    )
   return [f'/cpu:{i}' for i in range(replicas)]
 
 
 def _over_hosts(replicas: int, all_reduce: str) -> tf.distribute.Strategy:
   """Raises app.UsageError for a number of replicas: each host uses all its GPUs, or its CPU."""
   if replicas:
-    raise app.UsageError(f'--replicas={replicas}: with TF_CONFIG every host uses all it has; leave it out')
+    raise app.UsageError(
+      f'--replicas={replicas}: with TF_CONFIG every host uses all it has; leave it out'
+    )
   if all_reduce not in ALL_REDUCE_OVER_HOSTS:
     known = ' or '.join(ALL_REDUCE_OVER_HOSTS)
-    raise app.UsageError(f'--all_reduce={all_reduce}: is for the devices of one host; with TF_CONFIG pass {known}')
+    raise app.UsageError(
+      f'--all_reduce={all_reduce}: is for the devices of one host; with TF_CONFIG pass {known}'
+    )
   return hosts.join(ALL_REDUCE_OVER_HOSTS[all_reduce])
 
 
@@ -87,5 +95,13 @@ def dtype_policy(precision: str) -> str:
   gpus = tf.config.list_physical_devices('GPU')
   if not gpus:
     return 'mixed_bfloat16' if processor.computes_bfloat16() else 'float32'
-  generation = min(tf.config.experimental.get_device_details(gpu).get('compute_capability', (0, 0)) for gpu in gpus)
-  return 'mixed_bfloat16' if generation >= (8, 0) else 'mixed_float16' if generation >= (7, 0) else 'float32'
+  generation = min(
+    tf.config.experimental.get_device_details(gpu).get('compute_capability', (0, 0)) for gpu in gpus
+  )
+  return (
+    'mixed_bfloat16'
+    if generation >= (8, 0)
+    else 'mixed_float16'
+    if generation >= (7, 0)
+    else 'float32'
+  )

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 IMAGE_SHAPE = (28, 28, 1)
 NO_LABEL = -1  # an image that came without a label
-FOREIGN_LABEL = -2  # an image whose label is none of the model's
+UNKNOWN_LABEL = -2  # an image whose label is none of the model's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Shard:
 
 
 @dataclasses.dataclass
-class Columns:
+class ReadImages:
   """Images as a reader found them: N ids, and either N encoded files or pixels uint8 (N, 28, 28, 1).
 
   labels: N integers or names, None where an image came without one.
@@ -60,10 +60,10 @@ class Columns:
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-  """Columns with a name that is the same on every run: what it writes, it writes under that name."""
+  """Images with a name that is the same on every run: what it writes, it writes under that name."""
 
   name: str
-  columns: Columns
+  columns: ReadImages
   seconds: dict[str, float]  # by stage, so far
 
   def __len__(self) -> int:
@@ -77,7 +77,7 @@ class Chunk:
 class Decoded:
   """A chunk whose images are pixels uint8 (N, 28, 28, 1). Its length is what RunInference counts.
 
-  labels: int8 (N,), NO_LABEL and FOREIGN_LABEL where they apply.
+  labels: int8 (N,), NO_LABEL and UNKNOWN_LABEL where they apply.
   """
 
   name: str

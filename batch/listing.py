@@ -113,7 +113,7 @@ def _entry(fields: list[str], layout: Layout, home: str) -> Entry:
   return Entry(located, field(layout.id) or uri, field(layout.label) or None)
 
 
-def read(entries: Sequence[Entry], threads: int, chunk_images: int) -> Iterator[chunk.Columns]:
+def read(entries: Sequence[Entry], threads: int, chunk_images: int) -> Iterator[chunk.ReadImages]:
   """The files' contents in the order of `entries`, in chunks; `threads` are read at the same time, 0 for enough."""
   if not threads:
     threads = (
@@ -121,7 +121,7 @@ def read(entries: Sequence[Entry], threads: int, chunk_images: int) -> Iterator[
     )
   for items in stream.cut(_contents(entries, threads), lambda item: len(item[1]), chunk_images):
     good = [(entry, content) for entry, content in items if isinstance(content, bytes)]
-    yield chunk.Columns(
+    yield chunk.ReadImages(
       ids=[entry.id for entry, _ in good],
       encoded=[content for _, content in good],
       labels=[entry.label for entry, _ in good],

@@ -176,7 +176,7 @@ def _label_index(value: Any, names: dict[str, int]) -> int:
   )
   if text in names:
     return names[text]
-  return int(text) if text.isdecimal() and int(text) < len(names) else chunk.FOREIGN_LABEL
+  return int(text) if text.isdecimal() and int(text) < len(names) else chunk.UNKNOWN_LABEL
 
 
 class Write(beam.DoFn):

@@ -65,7 +65,7 @@ def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -
   return Plan(shards, kind, images, sum(file.size for file in matched), digest[:16])
 
 
-def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.Columns]:
+def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.ReadImages]:
   """The images of a shard after its first `skip`, rejects counted, in chunks."""
   if shard.format == 'tfrecord':
     return tfrecord.read(shard, skip, settings.chunk_images)

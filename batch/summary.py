@@ -46,7 +46,7 @@ def of_chunk(scored: chunk.Scored) -> Stats:
     'images_scored': len(decoded),
     'images_rejected': len(decoded.rejects),
     'images_labelled': int(known.sum()),
-    'images_with_foreign_label': int((labels == chunk.FOREIGN_LABEL).sum()),
+    'images_with_foreign_label': int((labels == chunk.UNKNOWN_LABEL).sum()),
     'images_converted': decoded.converted,
     'images_rescored': scored.rescored,
     'encoded_bytes': decoded.encoded_bytes,

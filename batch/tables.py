@@ -60,7 +60,7 @@ def idx_labels(images_uri: str) -> np.ndarray | None:
   return np.frombuffer(source.take(struct.unpack('>I', header[4:])[0]), np.uint8)
 
 
-def read_idx(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk.Columns]:
+def read_idx(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk.ReadImages]:
   """Images `start` + skip to `stop` of an IDX file, in chunks. An id is the file's path, # and the row."""
   _, height, width = idx_shape(shard.uri)
   labels = idx_labels(shard.uri)
@@ -86,10 +86,10 @@ def read_idx(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk
       return
 
 
-def _idx_columns(pixels: np.ndarray) -> chunk.Columns:
+def _idx_columns(pixels: np.ndarray) -> chunk.ReadImages:
   if pixels.shape[1:] == chunk.IMAGE_SHAPE:
-    return chunk.Columns(pixels=pixels)
-  return chunk.Columns(encoded=[cv2.imencode('.bmp', image)[1].tobytes() for image in pixels])
+    return chunk.ReadImages(pixels=pixels)
+  return chunk.ReadImages(encoded=[cv2.imencode('.bmp', image)[1].tobytes() for image in pixels])
 
 
 # --- Parquet -------------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def _is_image(kind: pa.DataType) -> bool:
 
 def read_parquet(
   shard: chunk.Shard, skip: int, chunk_images: int, settings: flags.Settings
-) -> Iterator[chunk.Columns]:
+) -> Iterator[chunk.ReadImages]:
   """The rows of row groups `start` to `stop` after the first `skip`, in chunks."""
   with files.open_bytes(shard.uri) as file:
     table = pq.ParquetFile(file)
@@ -192,7 +192,7 @@ def _parquet_chunk(
   id_name: str,
   label_name: str,
   carry: list[str],
-) -> chunk.Columns:
+) -> chunk.ReadImages:
   values = rows.column(image)
   paths: list[str | None] = [None] * rows.num_rows
   if pa.types.is_struct(values.type):
@@ -203,4 +203,6 @@ def _parquet_chunk(
   ids = [name if i is None else str(i) for i, name in zip(given, names)]
   labels = rows.column(label_name).to_pylist() if label_name else None
   carried = pa.Table.from_batches([rows]).select(carry) if carry else None
-  return chunk.Columns(ids, [value or b'' for value in values.to_pylist()], None, labels, carried)
+  return chunk.ReadImages(
+    ids, [value or b'' for value in values.to_pylist()], None, labels, carried
+  )

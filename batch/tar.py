@@ -110,7 +110,7 @@ def _pax_path(records: bytes) -> str:
   return ''
 
 
-def read(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk.Columns]:
+def read(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk.ReadImages]:
   """The images of an archive after its first `skip` samples, in chunks. An id is the archive's path, # and the key."""
   found = samples(stream.Stream(shard.uri))
   for _ in range(skip):
@@ -121,8 +121,8 @@ def read(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk.Col
     yield _columns(items, shard.uri)
 
 
-def _columns(items: list[Sample], uri: str) -> chunk.Columns:
-  columns, encoded, labels = chunk.Columns(), [], []
+def _columns(items: list[Sample], uri: str) -> chunk.ReadImages:
+  columns, encoded, labels = chunk.ReadImages(), [], []
   for sample in items:
     name = f'{uri}#{sample.key}'
     image = next(

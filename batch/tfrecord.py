@@ -121,7 +121,7 @@ def layout(record: bytes, where: str) -> Layout:
   return Layout(image, kind('id'), kind('label'))
 
 
-def read(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk.Columns]:
+def read(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk.ReadImages]:
   """The images of a shard after its first `skip` records, in chunks."""
   source = stream.Stream(shard.uri, shard.start, shard.stop)
   records = frames(source)
@@ -157,14 +157,14 @@ def _columns(
   rejects: list[chunk.Reject],
   uri: str,
   known: Layout | None,
-) -> chunk.Columns:
+) -> chunk.ReadImages:
   if not records:
-    return chunk.Columns(encoded=[], rejects=rejects)
+    return chunk.ReadImages(encoded=[], rejects=rejects)
   parsed = _parse_together(records, known) if known else None
   if parsed is None:
     return _parse_singly([f'{uri}#{row}' for row in rows], records, rejects)
   encoded, ids, labels = parsed
-  return chunk.Columns(
+  return chunk.ReadImages(
     [_text(i) or f'{uri}#{row}' for i, row in zip(ids, rows)], encoded, None, labels, None, rejects
   )
 
@@ -198,7 +198,7 @@ def _parse_together(
 
 def _parse_singly(
   names: list[str], records: list[bytes], rejects: list[chunk.Reject]
-) -> chunk.Columns:
+) -> chunk.ReadImages:
   ids: list[str] = []
   encoded: list[bytes] = []
   labels: list[Any] = []
@@ -222,7 +222,7 @@ def _parse_singly(
     ids.append(_text(values.get('id')) or name)
     encoded.append(image)
     labels.append(values.get('label'))
-  return chunk.Columns(ids, encoded, None, labels, rejects=bad)
+  return chunk.ReadImages(ids, encoded, None, labels, rejects=bad)
 
 
 def _text(value) -> str:

@@ -20,6 +20,7 @@ WORKDIR /src
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY trainer trainer
 COPY batch batch
+COPY images images
 COPY storage storage
 COPY runtime runtime
 RUN pip install --no-deps --no-build-isolation --no-cache-dir --prefix=/install .

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-IMAGE_SHAPE = (28, 28, 1)
 NO_LABEL = -1  # an image that came without a label
 UNKNOWN_LABEL = -2  # an image whose label is none of the model's
 

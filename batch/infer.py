@@ -2,9 +2,7 @@
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import gc
-import json
 import os
 import sys
 import threading
@@ -13,14 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import app
 from apache_beam.ml.inference.base import ModelHandler
 
 from batch import chunk
+from images import model_card
 from runtime import process, processor
 from storage import files
 
-SIGNATURE = 'serve_pixels'
 # Of the 70,000 Fashion-MNIST images, bfloat16 gives 50 to 110 another class than float32 does. Over six trained seed
 # CNNs and a `best`, none of these had its two likeliest classes more than 0.16 apart. Where they are closer than this,
 # float32 decides: one in 30.
@@ -33,56 +30,6 @@ CPU_BATCH_IMAGES = 256  # a call's tensors should fit a core's share of the cach
 GPU_BATCH_IMAGES = 2048
 
 _bfloat16_lock = threading.Lock()
-
-
-@dataclasses.dataclass(frozen=True)
-class Card:
-  """What a SavedModel's assets say about it."""
-
-  version: str
-  labels: tuple[str, ...]
-  training_pixels: tuple[
-    float, ...
-  ]  # fractions of training pixels in 16 equal ranges of brightness; () if not said
-  training_classes: tuple[float, ...]  # fractions of training images by label; () if not said
-
-
-def card(model: str) -> Card:
-  """Reads a SavedModel's labels and model card, without TensorFlow.
-
-  Raises:
-    app.UsageError: it is not there, or is not a model that trainer.main exported.
-  """
-  remedy = 'pass the export/1 directory of a finished run of trainer.main'
-  paths = [
-    files.join(model, name)
-    for name in ('saved_model.pb', 'assets/labels.txt', 'assets/model_card.json')
-  ]
-  if not files.exists(paths[0]):
-    raise app.UsageError(f'--model={model}: has no saved_model.pb; {remedy}')
-  try:
-    graph, labels, text = (files.read(path) for path in paths)
-    held = json.loads(text)
-    names = tuple(labels.decode().split('\n')[:-1])
-    version, wanted = (
-      held['version'],
-      held.get('input', {'shape': list(chunk.IMAGE_SHAPE), 'dtype': 'uint8'}),
-    )
-  except files.Unavailable:
-    raise
-  except (OSError, ValueError, KeyError) as error:
-    raise app.UsageError(
-      f'--model={model}: its assets cannot be read ({type(error).__name__}: {error}); {remedy}'
-    ) from error
-  if SIGNATURE.encode() not in graph or not names:
-    raise app.UsageError(f'--model={model}: has no signature {SIGNATURE} or no labels; {remedy}')
-  if (list(wanted['shape']), wanted['dtype']) != (list(chunk.IMAGE_SHAPE), 'uint8'):
-    raise app.UsageError(
-      f'--model={model}: takes {wanted["dtype"]} {wanted["shape"]}, and this scorer gives uint8 [28, 28, 1]; {remedy}'
-    )
-  drawn = held.get('training_distribution', {})
-  fractions = drawn.get('pixel_histogram', {}).get('fractions', ())
-  return Card(version, names, tuple(fractions), tuple(drawn.get('class_fractions', ())))
 
 
 def resolve_precision(precision: str) -> str:
@@ -113,7 +60,7 @@ class Model:
       with contextlib.suppress(RuntimeError):  # already started
         tf.config.experimental.set_memory_growth(gpu, True)
     self.loaded = tf.saved_model.load(directory)
-    self.signature = self.loaded.signatures[SIGNATURE]
+    self.signature = self.loaded.signatures[model_card.SIGNATURE]
     self.precision = precision
     self.batch_images = batch_images or (GPU_BATCH_IMAGES if gpus else CPU_BATCH_IMAGES)
     self._callers = concurrent.futures.ThreadPoolExecutor(calls)

@@ -43,11 +43,12 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
 
   import apache_beam as beam  # two seconds that --help does not need, nor most mistakes
 
-  from batch import infer, pipeline, progress, sink, source
+  from batch import pipeline, progress, sink, source
+  from images import model_card
 
   options, threads = beam_options(beam_flags)
   with files.refused('--model'):
-    card = infer.card(settings.model)
+    card = model_card.read(settings.model)
   with files.refused('--input'):
     plan = source.plan(own.input, own.input_format, settings)
   facts = describe(own, plan, card)

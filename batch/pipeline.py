@@ -11,7 +11,8 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import RunInference
 
-from batch import chunk, decode, flags, infer, report, sink, source, summary
+from batch import chunk, flags, infer, report, sink, source, summary
+from images import decode, model_card
 from storage import files
 
 NAMESPACE = 'lookbook'
@@ -23,7 +24,7 @@ class Job:
   """Everything about a run that its workers need."""
 
   settings: flags.Settings
-  card: infer.Card
+  card: model_card.ModelCard
   facts: dict[str, Any]  # for the summary: what was asked for
   started: float  # seconds since 1970
   threads: int  # on which one process scores
@@ -43,7 +44,7 @@ def build(pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], job: Job) -> N
   )
   written = (
     chunks.chunks
-    | 'Decode' >> beam.ParDo(Decode(settings, job.card.labels))
+    | 'Decode' >> beam.ParDo(Decode(settings, job.card))
     | 'Score'
     >> RunInference(
       infer.Handler(settings.model, settings.precision, settings.batch_images, job.threads)
@@ -92,22 +93,24 @@ class Read(beam.DoFn):
 class Decode(beam.DoFn):
   """Chunks to decoded chunks, without the images that cannot be."""
 
-  def __init__(self, settings: flags.Settings, labels: Sequence[str]):
-    self._settings = settings
+  def __init__(self, settings: flags.Settings, card: model_card.ModelCard):
+    self._settings, self._card = settings, card
     spellings = lambda name: {
       name,
       name.replace('/', '-'),
       name.replace('/', '_'),
     }  # a directory's name has no slash
     self._labels = {
-      spelling: index for index, name in enumerate(labels) for spelling in spellings(name)
+      spelling: index for index, name in enumerate(card.labels) for spelling in spellings(name)
     }
     self._msec = Metrics.counter(NAMESPACE, 'decode_msec')
     self._bytes = Metrics.counter(NAMESPACE, 'encoded_bytes')
 
   def process(self, read: chunk.Chunk) -> Iterator[chunk.Decoded]:
     began = time.perf_counter()
-    decoded = decode_chunk(read, self._labels, self._settings.preprocess, self._settings.max_pixels)
+    decoded = decode_chunk(
+      read, self._labels, self._settings.preprocess, self._settings.max_pixels, self._card
+    )
     decoded.seconds['decode'] = time.perf_counter() - began
     self._msec.inc(round(decoded.seconds['decode'] * 1000))
     self._bytes.inc(decoded.encoded_bytes)
@@ -115,22 +118,31 @@ class Decode(beam.DoFn):
 
 
 def decode_chunk(
-  read: chunk.Chunk, labels: dict[str, int], preprocess: str, max_pixels: int
+  read: chunk.Chunk,
+  labels: dict[str, int],
+  preprocess: str,
+  max_pixels: int,
+  card: model_card.ModelCard,
 ) -> chunk.Decoded:
   """The images of a chunk as pixels; those that cannot be decoded join its rejects.
 
   Args:
     labels: the model's names to their indices.
     preprocess, max_pixels: as `decode.decode` takes them.
+    card: the images that the model takes.
   """
   columns = read.columns
-  if columns.pixels is not None and preprocess != 'photo':
+  is_ready = columns.pixels is not None and columns.pixels.shape[1:] == card.image_shape
+  if is_ready and preprocess != 'photo':
+    assert columns.pixels is not None  # noqa: S101
     reasons: dict[int, str] = {}
     pixels, converted, size = columns.pixels, 0, columns.pixels.nbytes
   else:
     encoded = columns.encoded if columns.pixels is None else _as_png(columns.pixels)
     assert encoded is not None  # noqa: S101 - a reader gives one or the other
-    pixels, reasons, converted = decode.decode(encoded, preprocess, max_pixels)
+    pixels, reasons, converted = decode.decode(
+      encoded, preprocess, max_pixels, card.image_shape, card.background, card.preprocessing
+    )
     size = sum(map(len, encoded))
   kept = np.ones(len(read), bool)
   kept[list(reasons)] = False
@@ -182,7 +194,7 @@ def _label_index(value: Any, names: dict[str, int]) -> int:
 class Write(beam.DoFn):
   """Scored chunks to files, and on to what they counted."""
 
-  def __init__(self, settings: flags.Settings, card: infer.Card):
+  def __init__(self, settings: flags.Settings, card: model_card.ModelCard):
     self._settings, self._card = settings, card
     count = lambda name: Metrics.counter(NAMESPACE, name)
     self._scored, self._rejected = count('images_scored'), count('images_rejected')

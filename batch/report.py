@@ -6,14 +6,15 @@ from typing import Any
 
 import jinja2
 
-from batch import infer, summary
+from batch import summary
+from images import model_card
 
 TEMPLATE = pathlib.Path(__file__).with_name('report.html')
 LITTLE, MUCH = 0.1, 0.25  # the usual thresholds of the population stability index
 
 
 def page(
-  finished: dict[str, Any], total: summary.Stats, card: infer.Card, facts: dict[str, Any]
+  finished: dict[str, Any], total: summary.Stats, card: model_card.ModelCard, facts: dict[str, Any]
 ) -> str:
   """HTML with everything in it: figures are inline SVG, pictures data URIs.
 

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from batch import chunk
+from images import model_card
 
 CONFIDENCE_BINS = 20
-PIXEL_BINS = 16
 PICTURES = 12  # of each kind that the report shows
 REASONS = 20  # of those for rejecting that the summary lists
 PSI_FLOOR = 1e-4  # a range that one side lacks would make the index infinite
@@ -66,10 +66,12 @@ def of_chunk(scored: chunk.Scored) -> Stats:
 
 def _pixel_histogram(pixels: np.ndarray) -> list[int]:
   """Pixels by brightness. OpenCV counts five times as fast as numpy, and returns float32, exact to 2^24 a range."""
-  total = np.zeros(PIXEL_BINS, np.int64)
+  total = np.zeros(model_card.PIXEL_BINS, np.int64)
   for first in range(0, len(pixels), 8192):
     flat = pixels[first : first + 8192].reshape(1, -1)
-    total += cv2.calcHist([flat], [0], None, [PIXEL_BINS], [0, 256]).ravel().astype(np.int64)
+    total += (
+      cv2.calcHist([flat], [0], None, [model_card.PIXEL_BINS], [0, 256]).ravel().astype(np.int64)
+    )
   return total.tolist()
 
 

@@ -87,7 +87,7 @@ def read_idx(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk
 
 
 def _idx_columns(pixels: np.ndarray) -> chunk.ReadImages:
-  if pixels.shape[1:] == chunk.IMAGE_SHAPE:
+  if pixels.shape[1:] == (28, 28, 1):
     return chunk.ReadImages(pixels=pixels)
   return chunk.ReadImages(encoded=[cv2.imencode('.bmp', image)[1].tobytes() for image in pixels])
 

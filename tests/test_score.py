@@ -196,14 +196,15 @@ def _tar_of(pattern: str, path: pathlib.Path) -> pathlib.Path:
 
 def test_a_repeated_chunk_writes_the_same_bytes_in_the_same_place(few, exported, tmp_path):
   from batch import flags, infer, main, pipeline, source
+  from images import model_card
 
   argv = [f'--model={exported}', f'--input={few}', f'--output={tmp_path / "out"}']
   settings = flags.check(main.parse(argv)[0])
-  card = infer.card(settings.model)
+  card = model_card.read(settings.model)
   shard = source.plan([few], 'auto', settings).shards[0]
   handler = infer.Handler(settings.model, 'float32', 512, 1)
   read = next(pipeline.Read(settings).process(shard))
-  (decoded,) = pipeline.Decode(settings, card.labels).process(read)
+  (decoded,) = pipeline.Decode(settings, card).process(read)
   (scored,) = handler.run_inference(decoded, handler.load_model())
   left = []
   for _ in range(2):
@@ -311,14 +312,15 @@ def test_an_output_directory_is_one_runs_only(few, exported, tmp_path, capsys):
 def test_counters_have_units_and_count_images(few, exported, tmp_path):
   import apache_beam as beam
 
-  from batch import flags, infer, main, pipeline, source
+  from batch import flags, main, pipeline, source
+  from images import model_card
 
   own, rest = main.parse(
     [f'--model={exported}', f'--input={few}', f'--output={tmp_path}/out', *kit.IN_PROCESS]
   )
   settings = flags.check(own)
   options, threads = main.beam_options(rest)
-  card = infer.card(settings.model)
+  card = model_card.read(settings.model)
   plan = source.plan(own.input, 'auto', settings)
   job = pipeline.Job(settings, card, main.describe(own, plan, card), time.time(), threads, 1.0)
   beam_pipeline = beam.Pipeline(options=options)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batch import decode, photo
+from images import decode, photo
+
+SHAPE = (28, 28, 1)
 
 
 @pytest.fixture(scope='module')
@@ -26,7 +28,7 @@ def saved(image, kind: str, **options) -> bytes:
 
 
 def decoded(data: bytes, preprocess: str = 'auto', max_pixels: int = 10**6) -> np.ndarray:
-  pixels, reasons, _ = decode.decode([data], preprocess, max_pixels)
+  pixels, reasons, _ = decode.decode([data], preprocess, max_pixels, SHAPE)
   assert not reasons
   return pixels[0, ..., 0]
 
@@ -42,7 +44,7 @@ def test_28x28_without_colour_passes_untouched_however_it_is_stored(drawn):
     saved(grey.convert('RGB'), 'WEBP', lossless=True),
     saved(palette, 'PNG'), saved(alpha, 'PNG'), saved(sixteen, 'PNG'),
   ]  # fmt: skip
-  pixels, reasons, converted = decode.decode(stored, 'auto', 10**6)
+  pixels, reasons, converted = decode.decode(stored, 'auto', 10**6, SHAPE)
   assert (reasons, converted) == ({}, 0)
   for image in pixels:
     np.testing.assert_array_equal(image[..., 0], drawn)
@@ -75,7 +77,7 @@ def test_every_filter_of_plain_pngs_gives_pillows_pixels(filters):
   )  # random filtered lines are a PNG too
   noise[:, :, 0] = np.resize(filters, (150, 28))
   files = [drawn_by(lines.tobytes(), parts=1 + i % 2) for i, lines in enumerate(noise)]
-  pixels, reasons, converted = decode.decode(files, 'auto', 10**6)
+  pixels, reasons, converted = decode.decode(files, 'auto', 10**6, SHAPE)
   assert (reasons, converted) == ({}, 0)
   np.testing.assert_array_equal(
     pixels[..., 0], [np.asarray(Image.open(io.BytesIO(data))) for data in files]
@@ -96,7 +98,9 @@ def test_every_filter_of_plain_pngs_gives_pillows_pixels(filters):
 )
 def test_a_damaged_png_costs_its_neighbours_nothing(drawn, damage):
   good = saved(drawn, 'PNG')
-  pixels, reasons, _ = decode.decode([good] * 30 + [damage(good)] + [good] * 50, 'auto', 10**6)
+  pixels, reasons, _ = decode.decode(
+    [good] * 30 + [damage(good)] + [good] * 50, 'auto', 10**6, SHAPE
+  )
   assert set(reasons) == {30}
   assert all((image[..., 0] == drawn).all() for i, image in enumerate(pixels) if i != 30)
 
@@ -170,13 +174,15 @@ def test_an_animations_first_frame_counts():
 
 def test_preprocess_photo_converts_everything_and_none_nothing(drawn):
   assert not np.array_equal(decoded(saved(drawn, 'PNG'), 'photo'), drawn)
-  _, reasons, _ = decode.decode([saved(photograph(), 'PNG'), saved(drawn, 'PNG')], 'none', 10**6)
+  _, reasons, _ = decode.decode(
+    [saved(photograph(), 'PNG'), saved(drawn, 'PNG')], 'none', 10**6, SHAPE
+  )
   assert reasons == {0: '120x140 RGB, not 28x28 grey, and --preprocess=none'}
 
 
 def test_a_picture_of_nothing_is_refused():
   with pytest.raises(ValueError, match='one colour only'):
-    photo.convert(Image.new('RGB', (50, 50), (9, 9, 9)))
+    photo.convert_fashion_mnist(Image.new('RGB', (50, 50), (9, 9, 9)), SHAPE, 0)
 
 
 def bombs() -> dict[str, bytes]:
@@ -220,14 +226,14 @@ def test_a_bomb_is_refused_by_its_header(kind, monkeypatch):
     raise AssertionError('it was decoded')
 
   monkeypatch.setattr('PIL.ImageFile.ImageFile.load', loaded)
-  _, reasons, _ = decode.decode([bombs()[kind]], 'auto', 50_000_000)
+  _, reasons, _ = decode.decode([bombs()[kind]], 'auto', 50_000_000, SHAPE)
   assert 'is more than --max_pixels=50000000: not decoded' in reasons[0]
 
 
 def test_max_pixels_is_the_users(drawn):
   data = saved(photograph(size=(120, 140)), 'PNG')
-  assert decode.decode([data], 'auto', 120 * 140)[1] == {}
-  assert decode.decode([data], 'auto', 120 * 140 - 1)[1] == {
+  assert decode.decode([data], 'auto', 120 * 140, SHAPE)[1] == {}
+  assert decode.decode([data], 'auto', 120 * 140 - 1, SHAPE)[1] == {
     0: '120x140 is more than --max_pixels=16799: not decoded'
   }
 
@@ -237,11 +243,11 @@ def test_a_damaged_png_is_refused_wherever_the_damage_is(size):
   grey = np.random.default_rng(0).integers(0, 256, (size, size), np.uint8)
   data = saved(grey, 'PNG')
   for cut in (1, 4, 12, 13, 20, len(data) // 2, len(data) - 30, len(data) - 60):
-    assert decode.decode([data[:-cut]], 'auto', 10**6)[1], f'{cut} bytes short'
+    assert decode.decode([data[:-cut]], 'auto', 10**6, SHAPE)[1], f'{cut} bytes short'
   for place in range(8, len(data), 7):
     damaged = bytearray(data)
     damaged[place] ^= 0x55
-    pixels, reasons, _ = decode.decode([bytes(damaged)], 'auto', 10**6)
+    pixels, reasons, _ = decode.decode([bytes(damaged)], 'auto', 10**6, SHAPE)
     assert reasons, f'byte {place} changed'
     assert not pixels.any()
 
@@ -251,12 +257,12 @@ def test_a_file_cut_short_is_refused(kind):
   noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
   data = saved(Image.fromarray(noise).convert('RGB' if kind == 'WEBP' else 'L'), kind)
   for kept in (1, 20, len(data) // 3, len(data) // 2, len(data) * 9 // 10):
-    assert decode.decode([data[:kept]], 'auto', 10**6)[1], f'{kept} of {len(data)} bytes'
+    assert decode.decode([data[:kept]], 'auto', 10**6, SHAPE)[1], f'{kept} of {len(data)} bytes'
 
 
 def test_one_bad_file_costs_itself_only(drawn):
   good = saved(drawn, 'PNG')
-  pixels, reasons, _ = decode.decode([good, b'', good, b'no image', good], 'auto', 10**6)
+  pixels, reasons, _ = decode.decode([good, b'', good, b'no image', good], 'auto', 10**6, SHAPE)
   assert reasons == {
     1: 'the file is empty',
     3: "not one of PNG, JPEG, GIF, BMP, WEBP: it begins with b'no image'",

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from batch import infer
+from images import model_card
 from trainer import checkpoint, data, export, models, plain_keras
 
 SIZES = (0, 1, 100)  # images in a call
@@ -169,7 +169,7 @@ def test_no_weight_is_saved_twice(served):
 
 
 def test_the_scorer_reads_its_card(seed, metrics):
-  card = infer.card(str(seed.export))
+  card = model_card.read(str(seed.export))
   assert (card.version, card.labels) == (metrics['version'], seed.labels)
 
 
@@ -189,7 +189,7 @@ model.fit(rows['pixels'], np.arange(100) % 10, batch_size=100, epochs=1, verbose
 assert all((old != new).any() for old, new in zip(before, model.get_weights(), strict=True))
 model.save('tuned.keras')
 assert np.isfinite(keras.models.load_model('tuned.keras')(rows['pixels'])).all()
-assert not {'trainer', 'batch', 'storage'} & set(sys.modules)
+assert not {'trainer', 'batch', 'images', 'storage'} & set(sys.modules)
 """
 
 
@@ -198,6 +198,7 @@ def test_the_keras_model_opens_and_trains_without_this_project(served, pixels, t
   for name in (
     'trainer',
     'batch',
+    'images',
     'storage',
   ):  # where they are installed: the first on the path is this
     (tmp_path / f'{name}.py').write_text('raise ImportError\n')

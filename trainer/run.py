@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, logging
 
+from images import model_card
 from trainer import (
   data,
   export,
@@ -28,7 +29,6 @@ from trainer import (
 )
 
 PACKAGES = ('tensorflow', 'keras', 'tensorflow-datasets', 'numpy')
-PIXEL_BIN_EDGES = list(range(0, 257, 16))
 
 
 def run(
@@ -182,13 +182,19 @@ def _model_card(metrics: dict, builder, train: data.Examples, validation: data.E
     np.bincount(part.ravel(), minlength=256) for part in np.array_split(train.pixels, 100)
   )
   pixels = np.add.reduceat(
-    shades, PIXEL_BIN_EDGES[:-1]
+    shades, model_card.PIXEL_BIN_EDGES[:-1]
   )  # np.histogram takes half a minute for these 42 million
   classes = np.bincount(train.labels, minlength=len(metrics['per_class']))
+  card = model_card.ModelCard(
+    version=metrics['version'],
+    labels=tuple(metrics['per_class']),
+    image_shape=train.pixels.shape[1:],
+    training_pixels=tuple((pixels / pixels.sum()).tolist()),
+    training_classes=tuple((classes / classes.sum()).tolist()),
+  )
   return {
     **metrics,
-    'input': {'shape': [28, 28, 1], 'dtype': 'uint8', 'background': 0},
-    'labels': list(metrics['per_class']),
+    **card.to_json(),
     'data': {
       'name': builder.info.full_name,
       'homepage': builder.info.homepage,
@@ -196,9 +202,5 @@ def _model_card(metrics: dict, builder, train: data.Examples, validation: data.E
       'train_examples': len(train),
       'validation_examples': len(validation),
       'test_examples': sum(map(sum, metrics['confusion'])),
-    },
-    'training_distribution': {
-      'pixel_histogram': {'edges': PIXEL_BIN_EDGES, 'fractions': (pixels / pixels.sum()).tolist()},
-      'class_fractions': (classes / classes.sum()).tolist(),
     },
   }

@@ -1,4 +1,4 @@
-"""What travels through the pipeline: some thousands of images at a time, and what became of each."""
+"""The data that travels through the pipeline: chunks of some thousands of images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-NO_LABEL = -1  # an image that came without a label
-UNKNOWN_LABEL = -2  # an image whose label is none of the model's
+NO_LABEL = -1  # of an image that came without a label
+UNKNOWN_LABEL = -2  # of an image whose label is not one of the model's
 
 
 @dataclasses.dataclass(frozen=True)
 class Reject:
-  """One thing that could not be scored: its id, the stage that gave it up, and why."""
+  """Something that could not be scored: its id, the stage that rejected it, and the reason."""
 
   id: str
   stage: str
@@ -21,11 +21,12 @@ class Reject:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-  """A part of the input that one worker reads from its beginning to its end.
+  """A part of the input that one worker reads from beginning to end.
 
-  `number` is its place among all shards, and with a chunk's sequence in the shard names the chunk. Which part it is
-  depends on the format: records `start` to `stop` (IDX), row groups (Parquet), bytes (a manifest, a TFRecord file),
-  all of it (tar, anything compressed), or the files in `uris`.
+  `number` is its position among all shards; together with a chunk's position in the shard it names
+  the chunk. Its extent depends on the format: records `start` to `stop` (IDX), row groups
+  (Parquet), bytes (a manifest, a TFRecord file), the whole file (tar, anything compressed), or the
+  files in `uris`.
   """
 
   number: int
@@ -33,20 +34,23 @@ class Shard:
   uri: str
   start: int = 0
   stop: int = -1
-  first_row: int = 0  # how many records of the file come before `start`
+  first_row: int = 0  # number of records in the file before `start`
   uris: Sequence[str] = ()
 
   def chunk_name(self, sequence: int) -> str:
+    """Returns the name of the shard's chunk number `sequence`, which names all its files."""
     return f'part-{self.number:05d}-{sequence:06d}'
 
 
 @dataclasses.dataclass
 class ReadImages:
-  """Images as a reader found them: N ids, and either N encoded files or pixels uint8 (N, 28, 28, 1).
+  """N images as read: their ids, and either their encoded files or their pixels.
 
-  labels: N integers or names, None where an image came without one.
-  carried: a table of N rows, its columns to be written beside the predictions.
-  rejects: what the reader came across and could not read; not among the N.
+  Attributes:
+    pixels: uint8 (N, height, width, channels).
+    labels: integers or names, None for an image without one.
+    carried: a table of N rows, whose columns are written beside the predictions.
+    rejects: records that could not be read; not among the N.
   """
 
   ids: list[str] = dataclasses.field(default_factory=list)
@@ -59,24 +63,35 @@ class ReadImages:
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-  """Images with a name that is the same on every run: what it writes, it writes under that name."""
+  """Images with a deterministic name, which names all output files of the chunk.
+
+  Attributes:
+    seconds: time spent so far, by stage.
+  """
 
   name: str
-  columns: ReadImages
-  seconds: dict[str, float]  # by stage, so far
+  images: ReadImages
+  seconds: dict[str, float]
 
   def __len__(self) -> int:
-    return len(self.columns.ids)
+    return len(self.images.ids)
 
-  def seen(self) -> int:
-    return len(self) + len(self.columns.rejects)
+  @property
+  def num_seen(self) -> int:
+    """The number of images and rejects."""
+    return len(self) + len(self.images.rejects)
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-  """A chunk whose images are pixels uint8 (N, 28, 28, 1). Its length is what RunInference counts.
+  """A chunk with pixels. Its length is the number that RunInference counts.
 
-  labels: int8 (N,), NO_LABEL and UNKNOWN_LABEL where they apply.
+  Attributes:
+    pixels: uint8 (N, height, width, channels), of the model's image shape.
+    labels: int32 (N,), NO_LABEL and UNKNOWN_LABEL included.
+    encoded_bytes: size of the images as read.
+    converted: number of images that were converted as photos.
+    seconds: time spent so far, by stage.
   """
 
   name: str
@@ -86,18 +101,32 @@ class Decoded:
   carried: pa.Table | None
   rejects: list[Reject]
   encoded_bytes: int
-  converted: int  # how many took the photo conversion
+  converted: int
   seconds: dict[str, float]
 
   def __len__(self) -> int:
     return len(self.ids)
 
+  def keep(self, kept: np.ndarray) -> 'Decoded':
+    """Returns the chunk with only the images selected by `kept`, bool (N,)."""
+    return dataclasses.replace(
+      self,
+      ids=[name for name, keep in zip(self.ids, kept) if keep],
+      pixels=self.pixels[kept],
+      labels=self.labels[kept],
+      carried=None if self.carried is None else self.carried.filter(pa.array(kept)),
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-  """A decoded chunk and its probabilities, float32 (N, 10).
+  """A decoded chunk with its predictions.
 
-  rescored: how many of the N a reduced precision had left too close to call, and float32 decided.
+  Attributes:
+    probabilities: float32 (N, classes).
+    precision: float32 or bfloat16.
+    rescored: how many of the N were close calls in bfloat16 and were rescored in float32.
+    seconds: time spent so far, by stage.
   """
 
   chunk: Decoded

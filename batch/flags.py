@@ -1,20 +1,24 @@
-"""The flags of the scorer, and what is wrong with a set of them. Nothing here imports Beam: help should be quick."""
+"""The scorer's flags and their validation. Nothing here imports Beam: --help must be quick."""
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import NoReturn
 
 from absl import app
 
+from batch import writers
+from images import model_card
+
 INPUT_FORMATS = ('auto', 'image', 'tfrecord', 'tar', 'idx', 'parquet', 'manifest')
-EXIT_USAGE = 64  # EX_USAGE of sysexits.h
-EXIT_REJECTS = 3
-EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on
+PREPROCESSING = ('auto', 'none', 'photo')
+PRECISIONS = ('auto', 'float32', 'bfloat16')
+REQUIRED = {'input': "'pictures/**/*.png'", 'model': 'runs/seed/export/1', 'output': 'scored'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """The flags that workers need. Anything in it can be pickled."""
+  """The flags that workers need. All values can be pickled."""
 
   model: str
   output: str
@@ -33,103 +37,196 @@ class Settings:
   carry: tuple[str, ...]
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+class Parser(argparse.ArgumentParser):
+  """A parser that raises UsageError instead of exiting."""
+
+  def error(self, message: str) -> NoReturn:
+    """Raises the UsageError."""
+    raise app.UsageError(message)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the scorer's own flags to a parser."""
-  flag = parser.add_argument
-  flag('--input', action='append', metavar='PATTERN', help='What to score: a file, a directory or a pattern, local or '
-       'gs://; ** crosses directories. Repeat it for more.')  # fmt: skip
-  flag('--input_format', default='auto', type=_one_of('input_format', INPUT_FORMATS), metavar='|'.join(INPUT_FORMATS),
-       help='How to read it. auto goes by the names.')  # fmt: skip
-  flag(
+  _add_input_and_output(parser)
+  _add_scoring(parser)
+  _add_sizes(parser)
+  _add_parquet(parser)
+
+
+def _add_input_and_output(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add(
+    '--input',
+    action='append',
+    metavar='PATTERN',
+    help='Images to score: a file, a directory or a pattern, local or gs://; ** matches any '
+    'number of directories. Repeat the flag for more.',
+  )
+  add(
+    '--input_format',
+    default='auto',
+    choices=INPUT_FORMATS,
+    help='Format of the input. auto infers it from the file names.',
+  )
+  add(
     '--model',
     metavar='DIR',
     help='A SavedModel that trainer.main exported, such as runs/seed/export/1.',
   )
-  flag(
-    '--output', metavar='DIR', help='Where predictions, rejects, summary.json and report.html go.'
+  add('--output', metavar='DIR', help='Directory for predictions, rejects, summary and report.')
+  add(
+    '--output_format',
+    default='parquet',
+    choices=tuple(writers.WRITERS),
+    help='File format of the predictions.',
   )
-  flag('--output_format', default='parquet', type=_one_of('output_format', ('parquet', 'jsonl')),
-       metavar='parquet|jsonl', help='How predictions are written.')  # fmt: skip
-  flag('--overwrite', action='store_true', help='Remove the results that --output holds first.')
-  flag(
+  add('--overwrite', action='store_true', help='First remove the results in --output.')
+  add(
     '--resume',
     action='store_true',
-    help='Continue the run that --output holds: what it wrote stays.',
+    help='Continue the run in --output; its completed chunks are kept.',
   )
-  flag('--preprocess', default='auto', type=_one_of('preprocess', ('auto', 'none', 'photo')),
-       metavar='auto|none|photo', help='auto leaves 28x28 grey images as they are and converts others as the '
-       'Fashion-MNIST paper does; none rejects others; photo converts every image.')  # fmt: skip
-  flag('--precision', default='auto', type=_one_of('precision', ('auto', 'float32', 'bfloat16')),
-       metavar='auto|float32|bfloat16', help='auto is bfloat16 on processors that have it, with float32 deciding what '
-       'that leaves close.')  # fmt: skip
-  flag('--max_pixels', default=50_000_000, type=_integer('max_pixels', 784), metavar='PIXELS',
-       help='Images that say they are larger are rejected before they are decoded.')  # fmt: skip
-  flag('--max_reject_fraction', default=1.0, type=_fraction, metavar='FRACTION',
-       help='Fail, after everything good is written, where more than this part of the images is rejected.')  # fmt: skip
-  flag('--chunk_images', default=4096, type=_integer('chunk_images', 1), metavar='IMAGES',
-       help='Images that are read, scored and written together, in one file of predictions.')  # fmt: skip
-  flag('--batch_images', default=0, type=_integer('batch_images', 0), metavar='IMAGES',
-       help='Images in one call of the model, at most; halved while memory does not suffice. 0 is 256 on a CPU, '
-       '2048 on a GPU.')  # fmt: skip
-  flag('--read_threads', default=0, type=_integer('read_threads', 0), metavar='THREADS',
-       help='Image files that each worker reads at the same time; 0 is 8 on a disk and 32 in a bucket.')  # fmt: skip
-  flag('--top_k', default=0, type=_integer('top_k', 0, 10), metavar='K',
-       help='Also write the K likeliest labels and their probabilities.')  # fmt: skip
-  flag('--label_from', default='none', type=_one_of('label_from', ('none', 'directory')), metavar='none|directory',
-       help="For image files: whether the directory's name is the label.")  # fmt: skip
-  flag('--image_column', default='', metavar='NAME', help='Parquet: the column with the images.')
-  flag('--id_column', default='', metavar='NAME', help='Parquet: the column with the ids.')
-  flag('--label_column', default='', metavar='NAME', help='Parquet: the column with the labels.')
-  flag('--carry', default='', metavar='NAMES', help='Parquet: columns, separated by commas, to write beside the '
-       'predictions.')  # fmt: skip
+  add('--verbose', action='store_true', help='On failure, also print tracebacks.')
 
 
-def check(flags: argparse.Namespace) -> Settings:
-  """The settings, once the flags make sense together.
+def _add_scoring(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add(
+    '--preprocess',
+    default='auto',
+    choices=PREPROCESSING,
+    help="auto leaves images of the model's size and colours unchanged and converts all others "
+    'as the Fashion-MNIST paper does; none rejects the others; photo converts every image.',
+  )
+  add(
+    '--precision',
+    default='auto',
+    choices=PRECISIONS,
+    help='auto is bfloat16 on processors that support it; close calls are rescored in float32.',
+  )
+  add(
+    '--max_reject_fraction',
+    default=1.0,
+    type=_fraction,
+    metavar='FRACTION',
+    help='Exit with 3, after writing all results, if a larger fraction of the images is rejected.',
+  )
+  add(
+    '--top_k',
+    default=0,
+    type=_at_least(0),
+    metavar='K',
+    help='Also write the K most likely labels and their probabilities.',
+  )
+  add(
+    '--label_from',
+    default='none',
+    choices=('none', 'directory'),
+    help="For image files: whether the directory's name is the label.",
+  )
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add(
+    '--max_pixels',
+    default=50_000_000,
+    type=_at_least(1),
+    metavar='PIXELS',
+    help='Images whose header specifies more pixels are rejected before they are decoded.',
+  )
+  add(
+    '--chunk_images',
+    default=4096,
+    type=_at_least(1),
+    metavar='IMAGES',
+    help='Images that are read, scored and written together, into one file of predictions.',
+  )
+  add(
+    '--batch_images',
+    default=0,
+    type=_at_least(0),
+    metavar='IMAGES',
+    help='Maximum number of images per call of the model; halved when memory runs out. '
+    '0 is 256 on a CPU and 2048 on a GPU.',
+  )
+  add(
+    '--read_threads',
+    default=0,
+    type=_at_least(0),
+    metavar='THREADS',
+    help='Image files that each worker reads concurrently; 0 is 8 on a disk and 32 in a bucket.',
+  )
+
+
+def _add_parquet(parser: argparse.ArgumentParser) -> None:
+  for column in ('image', 'id', 'label'):
+    parser.add_argument(
+      f'--{column}_column',
+      default='',
+      metavar='NAME',
+      help=f'Parquet: the column with the {column}s.',
+    )
+  parser.add_argument(
+    '--carry',
+    default='',
+    metavar='NAMES',
+    help='Parquet: comma-separated columns to copy into the predictions.',
+  )
+
+
+def to_settings(args: argparse.Namespace) -> Settings:
+  """Returns the settings.
 
   Raises:
-    app.UsageError: they do not.
+    app.UsageError: a required flag is missing, or flags exclude each other.
   """
-  for name, example in (
-    ('input', "'pictures/**/*.png'"),
-    ('model', 'runs/seed/export/1'),
-    ('output', 'scored'),
-  ):
-    if not getattr(flags, name):
+  for name, example in REQUIRED.items():
+    if not getattr(args, name):
       raise app.UsageError(f'--{name} is missing; pass one, such as --{name}={example}')
-  if flags.overwrite and flags.resume:
+  if args.overwrite and args.resume:
     raise app.UsageError('--overwrite and --resume exclude each other; pass one of the two')
-  values = {field.name: getattr(flags, field.name) for field in dataclasses.fields(Settings)}
-  carry = tuple(name.strip() for name in flags.carry.split(',') if name.strip())
+  values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)}
+  carry = tuple(name.strip() for name in args.carry.split(',') if name.strip())
   return Settings(**{**values, 'carry': carry})
 
 
-def _one_of(flag: str, values: Sequence[str]) -> Callable[[str], str]:
-  def parse(text: str) -> str:
-    if text not in values:
-      raise app.UsageError(f'--{flag}={text} is not known; pass one of {", ".join(values)}')
-    return text
+def check_model(settings: Settings, card: model_card.ModelCard) -> None:
+  """Checks the settings whose limits depend on the model.
 
-  return parse
+  Raises:
+    app.UsageError: a value is out of range.
+  """
+  height, width, _ = card.image_shape
+  pixels = height * width
+  if settings.max_pixels < pixels:
+    raise app.UsageError(
+      f"--max_pixels={settings.max_pixels}: the model's images have {pixels}; pass at least that"
+    )
+  if settings.top_k > len(card.labels):
+    raise app.UsageError(
+      f'--top_k={settings.top_k}: the model has {len(card.labels)} labels; pass at most that'
+    )
 
 
-def _integer(flag: str, least: int, most: int | None = None) -> Callable[[str], int]:
-  bounds = f'from {least} on' if most is None else f'from {least} to {most}'
+def _at_least(minimum: int) -> Callable[[str], int]:
+  """Returns a parser of whole numbers from `minimum`."""
 
   def parse(text: str) -> int:
-    value = int(text) if text.lstrip('-').isdigit() else least - 1
-    if value < least or (most is not None and value > most):
-      raise app.UsageError(f'--{flag}={text} is out of range; pass a whole number {bounds}')
+    value = int(text) if text.lstrip('-').isdigit() else minimum - 1
+    if value < minimum:
+      raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from {minimum}')
     return value
 
   return parse
 
 
 def _fraction(text: str) -> float:
+  """Parses a number from 0 to 1."""
   try:
     value = float(text)
   except ValueError:
     value = -1.0
   if not 0 <= value <= 1:
-    raise app.UsageError(f'--max_reject_fraction={text} is out of range; pass a number from 0 to 1')
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0 to 1')
   return value

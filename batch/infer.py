@@ -3,28 +3,27 @@
 import concurrent.futures
 import contextlib
 import gc
+import math
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
-from batch import chunk
+from batch import chunk, timing
 from images import model_card
 from runtime import process, processor
 from storage import files
 
-# Of the 70,000 Fashion-MNIST images, bfloat16 gives 50 to 110 another class than float32 does. Over six trained seed
-# CNNs and a `best`, none of these had its two likeliest classes more than 0.16 apart. Where they are closer than this,
-# float32 decides: one in 30.
-CLOSE_MARGIN = 0.2
-ROWS_STEP = (
-  8  # rescored rows are padded to a multiple: each new batch size costs oneDNN a compilation
-)
+# Of the 70,000 Fashion-MNIST images, 50 to 110 get another class in bfloat16 than in float32. Over
+# six trained seed CNNs and a `best`, none of these had its two most likely classes more than 0.16
+# apart. Images whose classes are closer than this, one in 30, are rescored in float32.
+RESCORE_MARGIN = 0.2
+# Rescored batches are padded to a multiple: each new size costs oneDNN a compilation.
+RESCORE_BATCH_STEP = 8
 
 CPU_BATCH_IMAGES = 256  # a call's tensors should fit a core's share of the cache
 GPU_BATCH_IMAGES = 2048
@@ -33,7 +32,7 @@ _bfloat16_lock = threading.Lock()
 
 
 def resolve_precision(precision: str) -> str:
-  """`auto` is bfloat16 where this machine's processor computes in it, else float32."""
+  """Returns the precision that `auto` selects on this processor, or `precision` itself."""
   if precision != 'auto':
     return precision
   return 'bfloat16' if processor.computes_bfloat16() else 'float32'
@@ -42,16 +41,17 @@ def resolve_precision(precision: str) -> str:
 class Model:
   """A loaded SavedModel and the batch size that fits in memory.
 
-  The object that tf.saved_model.load returns has to live as long as its signatures.
+  The object that tf.saved_model.load returns must live as long as its signatures.
   """
 
   def __init__(self, directory: str, precision: str, batch_images: int, calls: int = 1):
-    """
+    """Loads the model.
+
     Args:
       directory: the SavedModel.
       precision: float32 or bfloat16.
-      batch_images: images in one call, at most; 0 chooses by the device.
-      calls: how many calls are made at the same time.
+      batch_images: maximum number of images per call; 0 chooses by the device.
+      calls: number of concurrent calls.
     """
     import tensorflow as tf
 
@@ -61,35 +61,38 @@ class Model:
         tf.config.experimental.set_memory_growth(gpu, True)
     self.loaded = tf.saved_model.load(directory)
     self.signature = self.loaded.signatures[model_card.SIGNATURE]
+    self.num_classes = self.signature.structured_outputs['probabilities'].shape[-1]
     self.precision = precision
     self.batch_images = batch_images or (GPU_BATCH_IMAGES if gpus else CPU_BATCH_IMAGES)
     self._callers = concurrent.futures.ThreadPoolExecutor(calls)
 
   def probabilities(self, pixels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Scores pixels uint8 (N, 28, 28, 1).
+    """Scores images.
+
+    Args:
+      pixels: uint8 (N, height, width, channels).
 
     Returns:
-      Probabilities float32 (N, 10), and how many of the N float32 decided after bfloat16.
+      Probabilities, float32 (N, classes), and how many of the N were rescored in float32.
     """
     if self.precision == 'float32' or not len(pixels):
       return self._run(pixels, False), 0
     scored = self._run(pixels, True)
     top = np.partition(scored, -2, axis=1)[:, -2:]
-    close = np.flatnonzero(top[:, 1] - top[:, 0] < CLOSE_MARGIN)
+    close = np.flatnonzero(top[:, 1] - top[:, 0] < RESCORE_MARGIN)
     if len(close):
-      scored[close] = self._run(_padded(pixels[close]), False)[: len(close)]
+      scored[close] = self._run(_pad(pixels[close]), False)[: len(close)]
     return scored, len(close)
 
   def _run(self, pixels: np.ndarray, bfloat16: bool) -> np.ndarray:
     starts = range(0, len(pixels), self.batch_images)
     batches = [pixels[start : start + self.batch_images] for start in starts]
+    none = np.zeros((0, self.num_classes), np.float32)
     with _arithmetic(bfloat16):
-      return np.concatenate(
-        [np.zeros((0, 10), np.float32), *self._callers.map(self._score, batches)]
-      )
+      return np.concatenate([none, *self._callers.map(self._score, batches)])
 
   def _score(self, pixels: np.ndarray) -> np.ndarray:
-    """Returns the probabilities of a batch, which is scored in parts if memory does not suffice for the whole."""
+    """Returns the probabilities of a batch, scored in parts if the whole does not fit in memory."""
     parts: list[np.ndarray] = []
     first = 0
     while first < len(pixels):
@@ -98,7 +101,7 @@ class Model:
     return np.concatenate(parts)
 
   def _call(self, pixels: np.ndarray) -> np.ndarray:
-    """Returns the probabilities of the first rows, as many as memory has room for; it asks for no more after that."""
+    """Scores the first rows, halving the batch size for good until it fits in memory."""
     import tensorflow as tf
 
     try:
@@ -112,9 +115,10 @@ class Model:
 
 @contextlib.contextmanager
 def _arithmetic(bfloat16: bool) -> Iterator[None]:
-  """Whether calls made inside may compute in bfloat16. Weights stay float32: TensorFlow's graph rewriter adds casts.
+  """Sets whether calls in the block may compute in bfloat16.
 
-  The option is the process's, and TensorFlow keeps a function for each of its values: changing it costs microseconds.
+  Weights stay float32; TensorFlow's graph rewriter adds casts. The option applies to the process.
+  TensorFlow keeps a function for each of its values, so that changing it costs microseconds.
   """
   import tensorflow as tf
 
@@ -123,14 +127,15 @@ def _arithmetic(bfloat16: bool) -> Iterator[None]:
     yield
 
 
-def _padded(pixels: np.ndarray) -> np.ndarray:
-  rows = -(-len(pixels) // ROWS_STEP) * ROWS_STEP
+def _pad(pixels: np.ndarray) -> np.ndarray:
+  """Appends black images up to a multiple of RESCORE_BATCH_STEP."""
+  rows = math.ceil(len(pixels) / RESCORE_BATCH_STEP) * RESCORE_BATCH_STEP
   return np.concatenate([pixels, np.zeros((rows - len(pixels), *pixels.shape[1:]), pixels.dtype)])
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-  """Without what TensorFlow writes to stderr before its log has a level: a dozen lines from each process."""
+def _silent_stderr() -> Iterator[None]:
+  """Silences TensorFlow's start-up messages, a dozen per process, which ignore the log level."""
   sys.stderr.flush()
   stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
   os.dup2(nowhere, 2)
@@ -143,50 +148,48 @@ def _quiet() -> Iterator[None]:
 
 
 class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
-  """Scores chunks. To RunInference a chunk is a batch: its metrics count images. It keeps one model a process."""
+  """Scores chunks, with one model per process.
+
+  To RunInference a chunk is a batch; its metrics count images.
+  """
 
   def __init__(self, model: str, precision: str, batch_images: int, threads: int):
-    """
+    """Records the options.
+
     Args:
       model: the SavedModel's directory.
       precision: auto, float32 or bfloat16.
-      batch_images: images in one call, at most; 0 chooses by the device.
-      threads: how many calls one process makes at the same time. Each runs on one thread of a CPU, so that what it
-        computes does not depend on how many there are: oneDNN's kernels round otherwise when they share out an image.
+      batch_images: maximum number of images per call; 0 chooses by the device.
+      threads: number of concurrent calls per process. Each runs on one thread of a CPU, so that its
+        results do not depend on their number: when oneDNN's kernels split an image between threads,
+        they round differently.
     """
     super().__init__()
-    self._model, self._precision, self._batch_images, self._threads = (
-      model,
-      precision,
-      batch_images,
-      threads,
-    )
+    self._model = model
+    self._precision = precision
+    self._batch_images = batch_images
+    self._threads = threads
+    self._msec = timing.stage_counter('infer')
 
   def load_model(self) -> Model:
+    """Returns the model, once per process."""
     process.prepare()
-    with _quiet():
-      with process.without_keras():
-        import tensorflow as tf
-
-      with contextlib.suppress(
-        RuntimeError
-      ):  # TensorFlow has started in this process, with the threads it has
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-      with files.local_copy(
-        self._model
-      ) as directory:  # TensorFlow's own gs:// knows fewer kinds of credentials
-        model = Model(
-          directory, resolve_precision(self._precision), self._batch_images, self._threads
-        )
-    gc.freeze()  # all this stays: looking through it for garbage costs half a second at a time, and more at the end
+    with _silent_stderr():
+      _start_tensorflow()
+      # TensorFlow's own gs:// supports fewer kinds of credentials.
+      with files.local_copy(self._model) as directory:
+        precision = resolve_precision(self._precision)
+        model = Model(directory, precision, self._batch_images, self._threads)
+    gc.freeze()  # a garbage collection of all this would take half a second, and more at exit
     return model
 
   def should_skip_batching(self) -> bool:
+    """Returns True: a chunk is a batch already."""
     return True
 
   def get_num_bytes(self, batch: Sequence[chunk.Decoded]) -> int:
-    return batch.pixels.nbytes  # type: ignore[attr-defined]
+    """Returns the size of a chunk's pixels."""
+    return _as_chunk(batch).pixels.nbytes
 
   def run_inference(
     self,
@@ -194,11 +197,28 @@ class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
     model: Model,
     inference_args: Mapping[str, Any] | None = None,
   ) -> list[chunk.Scored]:
-    decoded: chunk.Decoded = batch  # type: ignore[assignment]  # a chunk is the batch
-    began = time.perf_counter()
-    probabilities, rescored = model.probabilities(decoded.pixels)
-    seconds = {**decoded.seconds, 'infer': time.perf_counter() - began}
+    """Returns the scored chunk."""
+    decoded = _as_chunk(batch)
+    seconds = dict(decoded.seconds)
+    with timing.timed(seconds, 'infer', self._msec):
+      probabilities, rescored = model.probabilities(decoded.pixels)
     return [chunk.Scored(decoded, probabilities, model.precision, rescored, seconds)]
 
   def get_metrics_namespace(self) -> str:
-    return 'lookbook'
+    """Returns the namespace of RunInference's own metrics."""
+    return timing.NAMESPACE
+
+
+def _as_chunk(batch: Sequence[chunk.Decoded]) -> chunk.Decoded:
+  """Returns the batch, which is one chunk, because batching is skipped."""
+  return batch  # type: ignore[return-value]
+
+
+def _start_tensorflow() -> None:
+  """Imports TensorFlow without Keras and gives each operation one thread."""
+  with process.without_keras():
+    import tensorflow as tf
+
+  with contextlib.suppress(RuntimeError):  # already started in this process, with other settings
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -1,4 +1,4 @@
-"""The pipeline: from shards to files, one chunk after the other, in one fused stage."""
+"""The pipeline: from shards to files, one chunk at a time, in one fused stage."""
 
 import dataclasses
 import time
@@ -6,37 +6,54 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import apache_beam as beam
-import numpy as np
-import pyarrow as pa
 from apache_beam.metrics import Metrics
+from apache_beam.metrics.metricbase import Counter
 from apache_beam.ml.inference.base import RunInference
 
-from batch import chunk, flags, infer, report, sink, source, summary
-from images import decode, model_card
+from batch import (
+  chunk,
+  decoding,
+  flags,
+  infer,
+  labels,
+  report,
+  sink,
+  source,
+  stats,
+  summary,
+  timing,
+  writers,
+)
+from images import model_card
 from storage import files
 
-NAMESPACE = 'lookbook'
-DONE: Literal['done'] = 'done'
+COMMITTED: Literal['committed'] = 'committed'
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-  """Everything about a run that its workers need."""
+class RunContext:
+  """What workers need to know about a run.
+
+  Attributes:
+    facts: the run's identity, for the summary.
+    started: seconds since 1970.
+    threads: number of threads on which each process scores.
+  """
 
   settings: flags.Settings
   card: model_card.ModelCard
-  facts: dict[str, Any]  # for the summary: what was asked for
-  started: float  # seconds since 1970
-  threads: int  # on which one process scores
+  facts: dict[str, Any]
+  started: float
+  threads: int
   max_reject_fraction: float
 
 
-def build(pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], job: Job) -> None:
-  """Shards are read in chunks, decoded, scored and written; what they count adds up to the summary and the report.
+def build(pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], context: RunContext) -> None:
+  """Adds the steps that read, decode, score and write shards and publish the summary.
 
   No image goes through a shuffle, so memory does not grow with the collection.
   """
-  settings = job.settings
+  settings, card = context.settings, context.card
   chunks = (
     pipeline
     | 'Shards' >> beam.Create(shards)
@@ -44,192 +61,114 @@ def build(pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], job: Job) -> N
   )
   written = (
     chunks.chunks
-    | 'Decode' >> beam.ParDo(Decode(settings, job.card))
+    | 'Decode' >> beam.ParDo(Decode(settings, card))
     | 'Score'
     >> RunInference(
-      infer.Handler(settings.model, settings.precision, settings.batch_images, job.threads)
+      infer.Handler(settings.model, settings.precision, settings.batch_images, context.threads)
     )
-    | 'Write' >> beam.ParDo(Write(settings, job.card))
+    | 'Write' >> beam.ParDo(Write(settings, card))
   )
   _ = (
-    (written, chunks[DONE])
+    (written, chunks[COMMITTED])
     | 'Together' >> beam.Flatten()
-    | 'Count' >> beam.CombineGlobally(summary.Add())
-    | 'Publish' >> beam.Map(publish, job)
+    | 'Count' >> beam.CombineGlobally(stats.StatsCombineFn(len(card.labels)))
+    | 'Publish' >> beam.Map(publish, context)
   )
 
 
 class Read(beam.DoFn):
-  """Shards to chunks, after those that an earlier run of the same job has written; these go to the output `done`."""
+  """Reads shards; the stats of chunks that an earlier run has completed go to `COMMITTED`."""
 
   def __init__(self, settings: flags.Settings):
     self._settings = settings
-    self._msec = Metrics.counter(NAMESPACE, 'read_msec')
-    self._seen = Metrics.counter(NAMESPACE, 'images_seen')
+    self._msec = timing.stage_counter('read')
+    self._seen = Metrics.counter(timing.NAMESPACE, 'images_seen')
 
   def process(
     self, shard: chunk.Shard
-  ) -> Iterator[chunk.Chunk | beam.pvalue.TaggedOutput[Literal['done'], dict]]:
-    settings, sequence, skip = self._settings, 0, 0
-    while done := sink.committed(
-      settings.output, shard.chunk_name(sequence), settings.output_format
-    ):
-      yield beam.pvalue.TaggedOutput(DONE, done)
-      sequence, skip = sequence + 1, skip + done['images_seen']
-    found = source.read(shard, skip, settings)
-    while True:
-      began = time.perf_counter()
-      columns = next(found, None)
-      seconds = time.perf_counter() - began
-      if columns is None:
-        return
-      read = chunk.Chunk(shard.chunk_name(sequence), columns, {'read': seconds})
-      self._msec.inc(round(seconds * 1000))
-      self._seen.inc(read.seen())
+  ) -> Iterator[chunk.Chunk | beam.pvalue.TaggedOutput[Literal['committed'], stats.Stats]]:
+    """Yields the committed stats, then the remaining chunks."""
+    num_committed = num_images = 0
+    for committed in sink.committed(self._settings.output, shard):
+      yield beam.pvalue.TaggedOutput(COMMITTED, committed)
+      num_committed += 1
+      num_images += committed.images_seen
+    for read in read_chunks(shard, num_committed, num_images, self._settings, self._msec):
+      self._seen.inc(read.num_seen)
       yield read
-      sequence += 1
+
+
+def read_chunks(
+  shard: chunk.Shard, first: int, skip: int, settings: flags.Settings, counter: Counter
+) -> Iterator[chunk.Chunk]:
+  """Yields the chunks of a shard from its chunk number `first`, before which are `skip` images."""
+  batches = source.read(shard, skip, settings)
+  sequence = first
+  while True:
+    seconds: dict[str, float] = {}
+    with timing.timed(seconds, 'read', counter):
+      images = next(batches, None)
+    if images is None:
+      return
+    yield chunk.Chunk(shard.chunk_name(sequence), images, seconds)
+    sequence += 1
 
 
 class Decode(beam.DoFn):
-  """Chunks to decoded chunks, without the images that cannot be."""
+  """Decodes chunks."""
 
   def __init__(self, settings: flags.Settings, card: model_card.ModelCard):
     self._settings, self._card = settings, card
-    spellings = lambda name: {
-      name,
-      name.replace('/', '-'),
-      name.replace('/', '_'),
-    }  # a directory's name has no slash
-    self._labels = {
-      spelling: index for index, name in enumerate(card.labels) for spelling in spellings(name)
-    }
-    self._msec = Metrics.counter(NAMESPACE, 'decode_msec')
-    self._bytes = Metrics.counter(NAMESPACE, 'encoded_bytes')
+    self._labels = labels.LabelIndex(card.labels)
+    self._msec = timing.stage_counter('decode')
+    self._bytes = Metrics.counter(timing.NAMESPACE, 'encoded_bytes')
 
   def process(self, read: chunk.Chunk) -> Iterator[chunk.Decoded]:
-    began = time.perf_counter()
-    decoded = decode_chunk(
-      read, self._labels, self._settings.preprocess, self._settings.max_pixels, self._card
-    )
-    decoded.seconds['decode'] = time.perf_counter() - began
-    self._msec.inc(round(decoded.seconds['decode'] * 1000))
+    """Yields the decoded chunk."""
+    seconds: dict[str, float] = {}
+    with timing.timed(seconds, 'decode', self._msec):
+      decoded = decoding.decode_chunk(read, self._labels, self._card, self._settings)
     self._bytes.inc(decoded.encoded_bytes)
-    yield decoded
-
-
-def decode_chunk(
-  read: chunk.Chunk,
-  labels: dict[str, int],
-  preprocess: str,
-  max_pixels: int,
-  card: model_card.ModelCard,
-) -> chunk.Decoded:
-  """The images of a chunk as pixels; those that cannot be decoded join its rejects.
-
-  Args:
-    labels: the model's names to their indices.
-    preprocess, max_pixels: as `decode.decode` takes them.
-    card: the images that the model takes.
-  """
-  columns = read.columns
-  is_ready = columns.pixels is not None and columns.pixels.shape[1:] == card.image_shape
-  if is_ready and preprocess != 'photo':
-    assert columns.pixels is not None  # noqa: S101
-    reasons: dict[int, str] = {}
-    pixels, converted, size = columns.pixels, 0, columns.pixels.nbytes
-  else:
-    encoded = columns.encoded if columns.pixels is None else _as_png(columns.pixels)
-    assert encoded is not None  # noqa: S101 - a reader gives one or the other
-    pixels, reasons, converted = decode.decode(
-      encoded, preprocess, max_pixels, card.image_shape, card.background, card.preprocessing
-    )
-    size = sum(map(len, encoded))
-  kept = np.ones(len(read), bool)
-  kept[list(reasons)] = False
-  rejects = [
-    chunk.Reject(columns.ids[i], 'decode', reason) for i, reason in sorted(reasons.items())
-  ]
-  numbers = _label_indices(columns.labels, len(read), labels)
-  everything = not reasons
-  return chunk.Decoded(
-    name=read.name,
-    ids=columns.ids if everything else [name for name, keep in zip(columns.ids, kept) if keep],
-    pixels=pixels if everything else pixels[kept],
-    labels=numbers if everything else numbers[kept],
-    carried=columns.carried
-    if everything or columns.carried is None
-    else columns.carried.filter(pa.array(kept)),
-    rejects=columns.rejects + rejects,
-    encoded_bytes=size,
-    converted=converted,
-    seconds=dict(read.seconds),
-  )
-
-
-def _as_png(pixels: np.ndarray) -> list[bytes]:
-  import cv2
-
-  return [cv2.imencode('.png', image)[1].tobytes() for image in pixels]
-
-
-def _label_indices(values: Sequence | None, count: int, names: dict[str, int]) -> np.ndarray:
-  """Labels as they came, integers or names, to int8 (N,)."""
-  if values is None:
-    return np.full(count, chunk.NO_LABEL, np.int8)
-  indices = {value: _label_index(value, names) for value in set(values)}
-  return np.array([indices[value] for value in values], np.int8).reshape(count)
-
-
-def _label_index(value: Any, names: dict[str, int]) -> int:
-  if value is None or value == chunk.NO_LABEL or value in (b'', ''):
-    return chunk.NO_LABEL
-  text = (
-    value.decode('utf-8', 'replace').strip() if isinstance(value, bytes) else str(value).strip()
-  )
-  if text in names:
-    return names[text]
-  return int(text) if text.isdecimal() and int(text) < len(names) else chunk.UNKNOWN_LABEL
+    yield dataclasses.replace(decoded, seconds={**read.seconds, **seconds})
 
 
 class Write(beam.DoFn):
-  """Scored chunks to files, and on to what they counted."""
+  """Writes scored chunks."""
 
   def __init__(self, settings: flags.Settings, card: model_card.ModelCard):
     self._settings, self._card = settings, card
-    count = lambda name: Metrics.counter(NAMESPACE, name)
-    self._scored, self._rejected = count('images_scored'), count('images_rejected')
-    self._infer_msec, self._write_msec = count('infer_msec'), count('write_msec')
+    self._msec = timing.stage_counter('write')
+    self._scored = Metrics.counter(timing.NAMESPACE, 'images_scored')
+    self._rejected = Metrics.counter(timing.NAMESPACE, 'images_rejected')
 
-  def process(self, scored: chunk.Scored) -> Iterator[summary.Stats]:
-    began = time.perf_counter()
-    settings = self._settings
-    counts = summary.of_chunk(scored)
-    labels = list(self._card.labels)
-    counts['seconds'] = dict(scored.seconds)
-    sink.write(
-      scored,
-      counts,
-      settings.output,
-      settings.output_format,
-      labels,
-      self._card.version,
-      settings.top_k,
-    )
-    counts['seconds']['write'] = time.perf_counter() - began
-    self._scored.inc(counts['images_scored'])
-    self._rejected.inc(counts['images_rejected'])
-    self._infer_msec.inc(round(scored.seconds['infer'] * 1000))
-    self._write_msec.inc(round(counts['seconds']['write'] * 1000))
-    yield counts
+  def setup(self) -> None:
+    """Creates the writer, which need not be picklable."""
+    self._writer = writers.WRITERS[self._settings.output_format](self._settings.output)
+
+  def process(self, scored: chunk.Scored) -> Iterator[stats.Stats]:
+    """Yields the chunk's stats."""
+    seconds = dict(scored.seconds)
+    with timing.timed(seconds, 'write', self._msec):
+      counts = stats.chunk_stats(scored)
+      sink.write(
+        scored, counts, self._settings.output, self._writer, self._card, self._settings.top_k
+      )
+    self._scored.inc(counts.images_scored)
+    self._rejected.inc(counts.images_rejected)
+    yield dataclasses.replace(counts, seconds=seconds)
 
 
-def publish(total: summary.Stats, job: Job) -> dict:
-  """Writes the summary, the report and, last and where few enough were rejected, _SUCCESS. Returns the summary."""
-  output = job.settings.output
-  drawn = summary.Drawn(job.card.training_pixels, job.card.training_classes)
-  finished = summary.finish(total, job.card.labels, drawn, job.facts, time.time() - job.started)
-  files.write(files.join(output, sink.SUMMARY), summary.dumps(finished))
-  files.write(files.join(output, sink.REPORT), report.page(finished, total, job.card, job.facts))
-  if finished['reject_fraction'] <= job.max_reject_fraction:
+def publish(total: stats.Stats, context: RunContext) -> dict[str, Any]:
+  """Writes the summary, the report and, unless too many images were rejected, _SUCCESS.
+
+  Returns:
+    The content of summary.json.
+  """
+  output = context.settings.output
+  wall_seconds = time.time() - context.started
+  finished = summary.summarize(total, context.card, context.facts, wall_seconds)
+  files.write(files.join(output, sink.SUMMARY), summary.to_json(finished))
+  files.write(files.join(output, sink.REPORT), report.page(finished, total, context.card))
+  if finished['reject_fraction'] <= context.max_reject_fraction:
     files.write(files.join(output, sink.SUCCESS), '')
   return finished

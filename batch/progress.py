@@ -1,4 +1,4 @@
-"""How far a run on this machine is, from the files that its chunks leave."""
+"""The progress of a run on this machine, from the counts of the chunks that it completes."""
 
 import contextlib
 import json
@@ -10,21 +10,28 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-LINE_SECS = 1.0  # between updates of a line on a terminal
-LOG_SECS = 30.0  # between lines in a log
+from batch import sink
+from storage import files
+
+LINE_SECONDS = 1.0  # between updates of a line on a terminal
+LOG_SECONDS = 30.0  # between lines in a log
+CLEAR_LINE = '\r\033[K'
 
 logger = logging.getLogger(__name__)
 
 
 class Progress:
-  """Adds up the images of chunks as they are written.
-
-  Attributes:
-    images: how many there are in all, or None.
-  """
+  """Adds up the images of completed chunks."""
 
   def __init__(self, output: str, images: int | None, clock: Callable[[], float] = time.monotonic):
-    self._folder = os.path.join(output, 'counts')
+    """Counts the chunks of the run that this one resumes.
+
+    Args:
+      output: a local directory.
+      images: total number of images, or None if unknown.
+      clock: returns seconds.
+    """
+    self._folder = os.path.join(output, sink.COUNTS)
     self._images, self._clock = images, clock
     self._counted: set[str] = set()
     self._seen, self._rejected = 0, 0
@@ -32,7 +39,7 @@ class Progress:
     self._seen_before, self._began = self._seen, clock()
 
   def update(self) -> None:
-    """Reads what has been written since the last time."""
+    """Counts the chunks that were completed since the last call."""
     with contextlib.suppress(FileNotFoundError):
       for name in set(os.listdir(self._folder)) - self._counted:
         if name.endswith('.json') and not name.startswith('.'):
@@ -43,43 +50,47 @@ class Progress:
           self._rejected += counts['images_rejected']
 
   def line(self) -> str:
-    """Images so far, images/s of this run and, where the number of all is known, the time left."""
+    """Returns the images so far, this run's images/s and, if the total is known, the time left."""
     seconds = max(self._clock() - self._began, 1e-9)
     rate = (self._seen - self._seen_before) / seconds
-    text = (
-      f'{self._seen:,} images'
-      + (f' of {self._images:,}' if self._images else '')
-      + f', {rate:,.0f} images/s'
-    )
+    total = f' of {self._images:,}' if self._images else ''
+    parts = [f'{self._seen:,} images{total}', f'{rate:,.0f} images/s']
     if self._rejected:
-      text += f', {self._rejected:,} rejected'
+      parts.append(f'{self._rejected:,} rejected')
     if self._images and rate:
       left = max(self._images - self._seen, 0) / rate
-      text += f', {left // 60:.0f}:{left % 60:02.0f} left'
-    return text
+      parts.append(f'{left // 60:.0f}:{left % 60:02.0f} left')
+    return ', '.join(parts)
 
 
 @contextlib.contextmanager
 def shown(output: str, images: int | None, to: TextIO | None = None) -> Iterator[None]:
-  """Shows the progress meanwhile: a line that changes on a terminal, elsewhere a line of log now and then."""
-  ended, to = threading.Event(), to or sys.stderr
-  on_terminal = to.isatty()
+  """Shows the progress during the block, if the output is local.
 
-  def watch():
-    progress = Progress(output, images)
-    while not ended.wait(LINE_SECS if on_terminal else LOG_SECS):
-      progress.update()
-      if on_terminal:
-        print(f'\r\033[K{progress.line()}', end='', file=to, flush=True)
-      else:
-        logger.info('%s', progress.line())
-    if on_terminal:
-      print('\r\033[K', end='', file=to, flush=True)
-
-  watcher = threading.Thread(target=watch, daemon=True)
+  On a terminal it is a line that is updated, elsewhere a periodic log line.
+  """
+  if not files.is_local(output):
+    yield
+    return
+  ended = threading.Event()
+  watcher = threading.Thread(
+    target=_watch, args=(Progress(output, images), to or sys.stderr, ended), daemon=True
+  )
   watcher.start()
   try:
     yield
   finally:
     ended.set()
     watcher.join()
+
+
+def _watch(progress: Progress, to: TextIO, ended: threading.Event) -> None:
+  on_terminal = to.isatty()
+  while not ended.wait(LINE_SECONDS if on_terminal else LOG_SECONDS):
+    progress.update()
+    if on_terminal:
+      print(f'{CLEAR_LINE}{progress.line()}', end='', file=to, flush=True)
+    else:
+      logger.info('%s', progress.line())
+  if on_terminal:
+    print(CLEAR_LINE, end='', file=to, flush=True)

@@ -6,51 +6,57 @@ from typing import Any
 
 import jinja2
 
-from batch import summary
+from batch import stats, summary
 from images import model_card
 
 TEMPLATE = pathlib.Path(__file__).with_name('report.html')
-LITTLE, MUCH = 0.1, 0.25  # the usual thresholds of the population stability index
+PSI_MODERATE, PSI_LARGE = 0.1, 0.25  # the usual thresholds of the population stability index
+MAX_ROWS = 30  # of a table of classes or confusions
 
 
-def page(
-  finished: dict[str, Any], total: summary.Stats, card: model_card.ModelCard, facts: dict[str, Any]
-) -> str:
-  """HTML with everything in it: figures are inline SVG, pictures data URIs.
+def page(finished: dict[str, Any], total: stats.Stats, card: model_card.ModelCard) -> str:
+  """Returns HTML with everything in it: figures are inline SVG, pictures data URIs.
 
   Args:
-    finished: what summary.json holds.
-    total: what the chunks counted, with the pictures.
+    finished: the content of summary.json.
+    total: the sum over all chunks, with the pictures.
     card: the model's.
-    facts: what the run was.
   """
   environment = jinja2.Environment(
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
   )
-  environment.filters['count'] = lambda value: f'{value:,}'
-  environment.filters['percent'] = lambda value: f'{100 * value:.2f} %'
+  environment.filters.update(count='{:,}'.format, percent=_percent)
+  is_small = len(card.labels) <= summary.MAX_DENSE_CLASSES
+  height, width, channels = card.image_shape
   return environment.from_string(TEMPLATE.read_text()).render(
     s=finished,
-    facts=facts,
     labels=card.labels,
-    classes=_bars(card.labels, total['by_label'], card.training_classes),
-    confidence=_heights(total['confidence']),
-    pixels=_pairs(total['pixels'], card.training_pixels),
-    confusion=_confusion(total['confusion']),
-    least=total['least_confident'],
-    mistakes=total['mistakes'],
+    image_kind=f'{height}x{width} {"RGB" if channels == 3 else "grey"}',
+    classes=_classes(card.labels, total.by_label, card.training_classes),
+    confidence=_heights(total.confidence),
+    pixels=_pairs(total.pixels, card.training_pixels),
+    confusion=_confusion(summary.dense_confusion(total, len(card.labels))) if is_small else None,
+    confusions=None if is_small else _top_confusions(total),
+    least=total.least_confident,
+    mistakes=total.mistakes,
     drift={name: _verdict(value) for name, value in finished['stability_index'].items()},
   )
 
 
-def _bars(
+def _percent(value: float) -> str:
+  return f'{100 * value:.2f} %'
+
+
+def _classes(
   labels: Sequence[str], counts: Sequence[int], trained: Sequence[float]
 ) -> list[dict[str, Any]]:
-  """A row a class: its share of the collection, and of the training set where that is known, in per cent."""
-  most = max([*counts, 1])
-  whole = max(sum(counts), 1)
+  """Returns a row per class, or per class with the most images if there are many.
+
+  A row has the class's share of the collection and, if known, of the training set, in per cent.
+  """
+  most, whole = max([*counts, 1]), max(sum(counts), 1)
   expected: list[float | None] = list(trained) or [None] * len(labels)
-  return [
+  rows = [
     {
       'label': label,
       'count': count,
@@ -60,44 +66,59 @@ def _bars(
     }
     for label, count, part in zip(labels, counts, expected)
   ]
+  return rows if len(rows) <= MAX_ROWS else sorted(rows, key=_by_count)[:MAX_ROWS]
+
+
+def _by_count(row: dict[str, Any]) -> int:
+  return -row['count']
 
 
 def _heights(counts: Sequence[int]) -> list[float]:
-  """Heights from 0 to 100."""
+  """Returns heights from 0 to 100."""
   most = max([*counts, 1])
   return [100 * count / most for count in counts]
 
 
 def _pairs(counts: Sequence[int], trained: Sequence[float]) -> list[tuple[float, float | None]]:
-  """(this collection, training set): heights from 0 to 100 on one scale, which its largest part of the rest sets.
+  """Returns heights from 0 to 100 of this collection and, if known, the training set.
 
-  Background is half of all pixels; on a scale of its own it would hide the others, so it is cut off at the top.
+  The largest bin except the first sets the scale of both. The first is the background, half of all
+  pixels: it would flatten the others, so it is cut off at the top.
   """
   whole = max(sum(counts), 1)
   here = [count / whole for count in counts]
   there = list(trained) or [0.0] * len(here)
-  most = max([*here[1:], *there[1:], 1e-9])
-  height = lambda part: min(100 * part / most, 100)
-  return [(height(a), height(b) if trained else None) for a, b in zip(here, there)]
+  scale = 100 / max([*here[1:], *there[1:], 1e-9])
+  return [
+    (min(a * scale, 100), min(b * scale, 100) if trained else None) for a, b in zip(here, there)
+  ]
 
 
 def _confusion(counts: Sequence[Sequence[int]]) -> list[list[dict[str, Any]]]:
-  """Cells with their count and how dark they are, from 0 to 1, as a part of their row."""
+  """Returns cells with their count and their shade from 0 to 1, the fraction of their row."""
   return [[{'count': count, 'shade': count / max(sum(row), 1)} for count in row] for row in counts]
+
+
+def _top_confusions(total: stats.Stats) -> list[dict[str, int]]:
+  """Returns the most frequent pairs of a label and another predicted class."""
+  rows = [
+    {'label': label, 'predicted': predicted, 'count': count}
+    for (label, predicted), count in sorted(total.confusion.items())
+    if label != predicted
+  ]
+  return sorted(rows, key=_by_count)[:MAX_ROWS]
 
 
 def _verdict(value: float | None) -> dict[str, str]:
   if value is None:
     return {
-      'text': 'not known: the model card does not say how the training set was distributed',
+      'text': 'unknown: the model card does not contain the distribution of the training set',
       'kind': 'none',
     }
-  if value < LITTLE:
+  if value < PSI_MODERATE:
     return {'text': f'{value:.3f}: like the training set', 'kind': 'good'}
-  kind = (
-    'different from the training set' if value < MUCH else 'very different from the training set'
-  )
+  very, kind = ('', 'fair') if value < PSI_LARGE else ('very ', 'bad')
   return {
-    'text': f'{value:.3f}: {kind}; trust the predictions less',
-    'kind': 'fair' if value < MUCH else 'bad',
+    'text': f'{value:.3f}: {very}different from the training set; trust the predictions less',
+    'kind': kind,
   }

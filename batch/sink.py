@@ -1,135 +1,154 @@
-"""The output directory: whose it is, and what a chunk leaves in it.
+"""The output directory: its ownership, and the files of each chunk.
 
-A chunk writes up to three files under its own name: rejects/NAME.jsonl where it has any, counts/NAME.json, and last
-predictions/NAME.parquet, which says that the others are whole. Written again they are the same in the same place, but
-for the seconds among the counts, so a runner may repeat a chunk as often as it likes.
+A chunk writes, under its own name and in this order: its rejects, if it has any; its predictions,
+by one of the `writers`; and counts/NAME.json, which marks the chunk as complete. A runner may
+repeat a chunk at any time: the same files are written again, identical except for the timings among
+the counts.
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from absl import app
 
-from batch import chunk, summary
+from batch import chunk, stats, summary, writers
+from images import model_card
 from storage import files
 
 SETTINGS, SUMMARY, REPORT, SUCCESS = 'settings.json', 'summary.json', 'report.html', '_SUCCESS'
-FOLDERS = ('predictions', 'rejects', 'counts')
+COUNTS, REJECTS = 'counts', 'rejects'
+LAYOUT = 2  # in version 1, which settings.json did not name, predictions marked a complete chunk
 
 
-def claim(output: str, settings: dict[str, Any], overwrite: bool, resume: bool) -> None:
-  """Makes the directory this run's.
+def claim(output: str, facts: dict[str, Any], overwrite: bool, resume: bool) -> None:
+  """Claims the directory for a run by recording the run's identity in settings.json.
 
   Raises:
-    app.UsageError: it holds another run's results.
+    app.UsageError: it contains the results of another run.
     OSError: it cannot be written.
   """
-  remedy = 'pass another --output, --overwrite to remove them, or --resume to continue a run with the same settings'
-  held = _held(output)
-  if held and overwrite:
-    files.remove(files.join(output, name) for name in (SUCCESS, SUMMARY, REPORT))
-    for folder in FOLDERS:
-      files.remove_folder(files.join(output, folder))
-    files.remove([files.join(output, SETTINGS)])
-    held = _held(output)
-    remedy = 'pass another --output: --overwrite removes what a run of this scorer wrote, and this is something else'
-  if held and not (resume and SETTINGS in held):
-    raise app.UsageError(f'--output={output}: already holds {", ".join(held[:3])}; {remedy}')
-  if not held:
-    files.write(files.join(output, SETTINGS), summary.dumps(settings))
-  before = json.loads(files.read(files.join(output, SETTINGS)))
+  remedy = (
+    'pass another --output, --overwrite to remove them, or --resume to continue a run with the '
+    'same settings'
+  )
+  found = _top_level(output)
+  if found and overwrite:
+    _clear(output)
+    found = _top_level(output)
+    remedy = (
+      'pass another --output: --overwrite removes only what a run of this scorer wrote, and this '
+      'is something else'
+    )
+  if found and not (resume and SETTINGS in found):
+    raise app.UsageError(f'--output={output}: already contains {", ".join(found[:3])}; {remedy}')
+  settings = {**facts, 'layout': LAYOUT}
+  if not found:
+    files.write(files.join(output, SETTINGS), summary.to_json(settings))
+  _check_same_run(output, settings, remedy)
+
+
+def _clear(output: str) -> None:
+  """Removes all results, the marks of completion first and settings.json last."""
+  files.remove(files.join(output, name) for name in (SUCCESS, SUMMARY, REPORT))
+  files.remove_folder(files.join(output, COUNTS))
+  for writer in writers.WRITERS.values():
+    writer(output).clear()
+  files.remove_folder(files.join(output, REJECTS))
+  files.remove([files.join(output, SETTINGS)])
+
+
+def _top_level(output: str) -> list[str]:
+  """Returns the names in the directory, without empty folders."""
+  prefix = files.join(output, '')
+  return sorted({file.uri.removeprefix(prefix).split('/')[0] for file in files.under(output)})
+
+
+def _check_same_run(output: str, settings: dict[str, Any], remedy: str) -> None:
+  recorded = json.loads(files.read(files.join(output, SETTINGS)))
+  if recorded.get('layout') != LAYOUT:
+    raise app.UsageError(
+      f'--output={output}: contains results of another version of the scorer; finish the run with '
+      'that version, or pass another --output or --overwrite to remove them'
+    )
   changed = [
-    f'{key}={before.get(key)} (now {value})'
+    f'{key}={recorded.get(key)} (now {value})'
     for key, value in settings.items()
-    if before.get(key) != value
+    if recorded.get(key) != value
   ]
   if changed:
-    raise app.UsageError(f'--output={output}: holds a run with {", ".join(changed)}; {remedy}')
+    raise app.UsageError(f'--output={output}: contains a run with {", ".join(changed)}; {remedy}')
 
 
-def _held(output: str) -> list[str]:
-  """The first level of what the directory holds, of files only."""
-  inside = files.join(output, '')
-  return sorted({file.uri.removeprefix(inside).split('/')[0] for file in files.under(output)})
+def committed(output: str, shard: chunk.Shard) -> Iterator[stats.Stats]:
+  """Yields the stats of a shard's complete chunks, from its first to the one before a gap."""
+  sequence = 0
+  while True:
+    try:
+      text = files.read(_counts_uri(output, shard.chunk_name(sequence)))
+    except FileNotFoundError:
+      return
+    yield stats.Stats.from_json(json.loads(text))
+    sequence += 1
 
 
-def predictions_uri(output: str, name: str, output_format: str) -> str:
-  return files.join(output, 'predictions', f'{name}.{output_format}')
-
-
-def committed(output: str, name: str, output_format: str) -> summary.Stats | None:
-  """What a chunk counted, if all of it is written."""
-  if not files.exists(predictions_uri(output, name, output_format)):
-    return None
-  return json.loads(files.read(files.join(output, 'counts', f'{name}.json')))
+def _counts_uri(output: str, name: str) -> str:
+  return files.join(output, COUNTS, f'{name}.json')
 
 
 def write(
   scored: chunk.Scored,
-  counts: summary.Stats,
+  counts: stats.Stats,
   output: str,
-  output_format: str,
-  labels: list[str],
-  version: str,
+  writer: writers.Writer,
+  card: model_card.ModelCard,
   top_k: int,
 ) -> None:
-  """Writes a chunk's rejects, counts and predictions, in this order."""
+  """Writes a chunk's rejects, predictions and, last, its counts."""
   name = scored.chunk.name
   if scored.chunk.rejects:
     lines = [
       json.dumps({'id': r.id, 'stage': r.stage, 'reason': r.reason}, ensure_ascii=False)
       for r in scored.chunk.rejects
     ]
-    files.write(files.join(output, 'rejects', f'{name}.jsonl'), '\n'.join(lines) + '\n')
-  files.write(
-    files.join(output, 'counts', f'{name}.json'), json.dumps(counts, ensure_ascii=False) + '\n'
-  )
-  table = predictions(scored, labels, version, top_k)
-  content = _jsonl(table) if output_format == 'jsonl' else _parquet(table)
-  files.write(predictions_uri(output, name, output_format), content)
+    files.write(files.join(output, REJECTS, f'{name}.jsonl'), '\n'.join(lines) + '\n')
+  writer.write(name, prediction_table(scored, card, top_k))
+  text = json.dumps(counts.to_json(), ensure_ascii=False)
+  files.write(_counts_uri(output, name), text + '\n')
 
 
-def predictions(scored: chunk.Scored, labels: list[str], version: str, top_k: int) -> pa.Table:
-  """One row an image: id, label, label_index int8, confidence float32, probabilities float32[10], model_version;
-  top_labels and top_probabilities where `top_k`; then the columns carried through.
+def prediction_table(scored: chunk.Scored, card: model_card.ModelCard, top_k: int) -> pa.Table:
+  """Returns one row per image.
+
+  The columns are id, label, label_index (int8, or wider if the model has more than 127 labels),
+  confidence float32, probabilities float32[classes], model_version; top_labels and
+  top_probabilities if `top_k`; then the carried columns.
   """
   probabilities, ids = scored.probabilities, scored.chunk.ids
-  classes = probabilities.shape[1]
-  index = probabilities.argmax(axis=1).astype(np.int8)
-  names = pa.array(labels)
+  num_classes = len(card.labels)
+  index = probabilities.argmax(axis=1).astype(np.min_scalar_type(-num_classes - 1))
+  names = pa.array(card.labels)
   columns: dict[str, pa.Array] = {
     'id': pa.array(ids, pa.string()),
     'label': names.take(pa.array(index)),
     'label_index': pa.array(index),
     'confidence': pa.array(probabilities.max(axis=1, initial=0)),
-    'probabilities': pa.FixedSizeListArray.from_arrays(pa.array(probabilities.ravel()), classes),
-    'model_version': pa.array([version] * len(ids), pa.string()),
+    'probabilities': _fixed_size_list(pa.array(probabilities.ravel()), num_classes),
+    'model_version': pa.array([card.version] * len(ids), pa.string()),
   }
   if top_k:
-    order = np.argsort(-probabilities, axis=1, kind='stable')[:, :top_k]
-    likeliest = np.take_along_axis(probabilities, order, axis=1)
-    columns['top_labels'] = pa.FixedSizeListArray.from_arrays(
-      names.take(pa.array(order.ravel())), top_k
-    )
-    columns['top_probabilities'] = pa.FixedSizeListArray.from_arrays(
-      pa.array(likeliest.ravel()), top_k
-    )
+    top = np.argsort(-probabilities, axis=1, kind='stable')[:, :top_k]
+    top_probabilities = np.take_along_axis(probabilities, top, axis=1)
+    columns['top_labels'] = _fixed_size_list(names.take(pa.array(top.ravel())), top_k)
+    columns['top_probabilities'] = _fixed_size_list(pa.array(top_probabilities.ravel()), top_k)
   table = pa.table(columns)
-  for name in scored.chunk.carried.column_names if scored.chunk.carried is not None else ():
-    table = table.append_column(name, scored.chunk.carried[name])  # type: ignore[index]
+  if scored.chunk.carried is not None:
+    for name in scored.chunk.carried.column_names:
+      table = table.append_column(name, scored.chunk.carried[name])
   return table
 
 
-def _parquet(table: pa.Table) -> bytes:
-  buffer = pa.BufferOutputStream()
-  pq.write_table(table, buffer, use_dictionary=['label', 'model_version'])
-  return buffer.getvalue().to_pybytes()
-
-
-def _jsonl(table: pa.Table) -> str:
-  return ''.join(
-    json.dumps(row, ensure_ascii=False, default=str) + '\n' for row in table.to_pylist()
-  )
+def _fixed_size_list(values: pa.Array, size: int) -> pa.FixedSizeListArray:
+  return pa.FixedSizeListArray.from_arrays(values, size)

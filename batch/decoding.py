@@ -1,0 +1,54 @@
+"""Decodes the images of a chunk to the pixels that the model takes."""
+
+import numpy as np
+
+from batch import chunk, flags, labels, pictures
+from images import decode, model_card
+
+
+def decode_chunk(
+  read: chunk.Chunk,
+  label_index: labels.LabelIndex,
+  card: model_card.ModelCard,
+  settings: flags.Settings,
+) -> chunk.Decoded:
+  """Returns a chunk's images as pixels; those that cannot be decoded join its rejects."""
+  images = read.images
+  pixels, reasons, converted, encoded_bytes = _decode(images, card, settings)
+  rejects = [chunk.Reject(images.ids[i], 'decode', reason) for i, reason in sorted(reasons.items())]
+  decoded = chunk.Decoded(
+    name=read.name,
+    ids=images.ids,
+    pixels=pixels,
+    labels=label_index.to_indices(images.labels, len(read)),
+    carried=images.carried,
+    rejects=images.rejects + rejects,
+    encoded_bytes=encoded_bytes,
+    converted=converted,
+    seconds=dict(read.seconds),
+  )
+  if not reasons:
+    return decoded
+  kept = np.ones(len(read), bool)
+  kept[list(reasons)] = False
+  return decoded.keep(kept)
+
+
+def _decode(
+  images: chunk.ReadImages, card: model_card.ModelCard, settings: flags.Settings
+) -> tuple[np.ndarray, dict[int, str], int, int]:
+  """Returns what `decode.decode` does, and the size of the images as read, in bytes."""
+  pixels, encoded = images.pixels, images.encoded
+  if pixels is not None:
+    if pixels.shape[1:] == card.image_shape and settings.preprocess != 'photo':
+      return pixels, {}, 0, pixels.nbytes
+    encoded = [pictures.encode_png(image) for image in pixels]
+  decoded = decode.decode(
+    encoded or [],
+    settings.preprocess,
+    settings.max_pixels,
+    card.image_shape,
+    card.background,
+    card.preprocessing,
+  )
+  return *decoded, sum(map(len, encoded or []))

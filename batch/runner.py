@@ -1,0 +1,109 @@
+"""Beam's options, the local runner, and its worker processes."""
+
+import argparse
+import contextlib
+import itertools
+import os
+import pathlib
+import signal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from absl import app
+
+from runtime import process
+
+if TYPE_CHECKING:
+  from apache_beam.options.pipeline_options import PipelineOptions
+
+# The name DirectRunner would download another runner.
+LOCAL_RUNNER = 'apache_beam.runners.portability.fn_api_runner.FnApiRunner'
+CPU_QUOTA = '/sys/fs/cgroup/cpu.max'
+
+
+def beam_options(argv: Sequence[str]) -> tuple['PipelineOptions', int]:
+  """Returns Beam's options and the number of threads on which each process scores.
+
+  Without --runner, the local runner starts one process per core, each with one thread. An engine
+  chooses the number of processes itself; each has one thread.
+
+  Raises:
+    app.UsageError: an argument is not a flag, or the local runner is used with an unknown flag.
+  """
+  # Two seconds that --help does not need, nor most mistakes.
+  from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+
+  _check_no_positional(argv)
+  options = PipelineOptions(list(argv))
+  if options.view_as(StandardOptions).runner:
+    return options, 1
+  _check_known(argv)
+  cores = available_cores()
+  options = PipelineOptions([*argv, *_local_flags(argv, cores)])
+  direct = options.view_as(DirectOptions)
+  if direct.direct_running_mode != 'multi_processing':
+    return options, cores
+  return options, max(cores // (direct.direct_num_workers or cores), 1)
+
+
+def _check_no_positional(argv: Sequence[str]) -> None:
+  """Raises UsageError if an argument is neither a flag nor the value of the flag before it."""
+  for before, arg in itertools.pairwise(['', *argv]):
+    awaits_value = before.startswith('--') and '=' not in before
+    if not arg.startswith('--') and not awaits_value:
+      raise app.UsageError(f'{arg} is not a flag; pass inputs as --input={arg}')
+
+
+def _check_known(argv: Sequence[str]) -> None:
+  """Raises UsageError if a flag is not one of Beam's."""
+  from apache_beam.options.pipeline_options import PipelineOptions
+
+  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler='resolve')
+  for kind in PipelineOptions.__subclasses__():
+    # Beam's own parser class has methods that these do not use.
+    kind._add_argparse_args(parser)  # type: ignore[arg-type]
+  for arg in parser.parse_known_args(list(argv))[1]:
+    if arg.startswith('--'):
+      raise app.UsageError(
+        f"{arg} is neither a flag of the scorer nor of Beam; --help lists the scorer's"
+      )
+
+
+def _local_flags(argv: Sequence[str], cores: int) -> list[str]:
+  """Returns the flags that select the local runner, with defaults for those not given."""
+  given = {arg[2:].split('=')[0] for arg in argv if arg.startswith('--')}
+  defaults = {'direct_num_workers': str(cores), 'direct_running_mode': 'multi_processing'}
+  added = [f'--{name}={value}' for name, value in defaults.items() if name not in given]
+  return [f'--runner={LOCAL_RUNNER}', *added]
+
+
+def available_cores() -> int:
+  """Returns the number of usable cores: CPU affinity or the container's CPU quota, if lower."""
+  cores = len(os.sched_getaffinity(0))
+  try:
+    quota, period = pathlib.Path(CPU_QUOTA).read_text().split()  # microseconds
+  except OSError:  # no control group of its own, or cgroup v1
+    return cores
+  return cores if quota == 'max' else max(min(cores, int(quota) // int(period)), 1)
+
+
+def prepare_environment() -> None:
+  """Prepares this process, and through its environment the workers that it starts."""
+  process.prepare()
+  root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+  os.environ['PYTHONPATH'] = os.pathsep.join([root, os.environ.get('PYTHONPATH', '')])
+
+
+def kill_workers() -> None:
+  """Kills all descendants of this process. Beam would first let them finish their shards."""
+  for pid in list(_descendants(os.getpid())):
+    with contextlib.suppress(ProcessLookupError):
+      os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+  """Yields the PIDs of all descendants of a process, from /proc."""
+  for listing in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):
+    for child in map(int, listing.read_text().split()):
+      yield child
+      yield from _descendants(child)

@@ -7,10 +7,10 @@ from typing import NoReturn
 
 from absl import app
 
-from batch import writers
+from batch import readers, writers
 from images import model_card
 
-INPUT_FORMATS = ('auto', 'image', 'tfrecord', 'tar', 'idx', 'parquet', 'manifest')
+INPUT_FORMATS = ('auto', *readers.READERS)
 PREPROCESSING = ('auto', 'none', 'photo')
 PRECISIONS = ('auto', 'float32', 'bfloat16')
 REQUIRED = {'input': "'pictures/**/*.png'", 'model': 'runs/seed/export/1', 'output': 'scored'}

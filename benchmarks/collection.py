@@ -45,7 +45,7 @@ def write(data_dir: str, kind: str, images: int, output: str, shards: int = 1) -
   if kind == 'idx':
     for i, part in enumerate(parts):
       numbers = np.array(part) % len(pixels)
-      _write_idx(output, f'part{i:05d}', pixels[numbers], labels[numbers])
+      write_idx(output, f'part{i:05d}', pixels[numbers], labels[numbers])
     return os.path.join(output, '*-images-idx3-ubyte')
   encoded = [tf.io.encode_png(image).numpy() for image in pixels[:images]]
 
@@ -55,7 +55,7 @@ def write(data_dir: str, kind: str, images: int, output: str, shards: int = 1) -
 
   if kind in ('png', 'manifest'):
     return _write_files(output, rows(range(images)), names, kind)
-  writer = {'tar': _write_tar, 'parquet': _write_parquet}.get(kind, _write_tfrecord)
+  writer = {'tar': write_tar, 'parquet': write_parquet}.get(kind, write_tfrecord)
   for i, part in enumerate(parts):
     writer(os.path.join(output, f'test-{i:05d}-of-{shards:05d}.{kind}'), rows(part))
   return os.path.join(output, f'test-*.{kind}')
@@ -79,7 +79,8 @@ def _write_files(output: str, rows: Rows, names: list[str], kind: str) -> str:
   return manifest if kind == 'manifest' else os.path.join(output, '**/*.png')
 
 
-def _write_tfrecord(path: str, rows: Rows) -> None:
+def write_tfrecord(path: str, rows: Rows) -> None:
+  """Writes tf.train.Example with image/encoded, id and label; gzip if the name ends in .gz."""
   import tensorflow as tf
 
   def feature(kind: str, value: bytes | int) -> tf.train.Feature:
@@ -96,7 +97,8 @@ def _write_tfrecord(path: str, rows: Rows) -> None:
       writer.write(example.SerializeToString(deterministic=True))
 
 
-def _write_tar(path: str, rows: Rows) -> None:
+def write_tar(path: str, rows: Rows) -> None:
+  """Writes a WebDataset shard with members .png and .cls."""
   with tarfile.open(path, 'w', format=tarfile.USTAR_FORMAT) as archive:
     for number, png, label in rows:
       for suffix, content in (('png', png), ('cls', str(label).encode())):
@@ -105,7 +107,8 @@ def _write_tar(path: str, rows: Rows) -> None:
         archive.addfile(member, io.BytesIO(content))
 
 
-def _write_parquet(path: str, rows: Rows) -> None:
+def write_parquet(path: str, rows: Rows) -> None:
+  """Writes a table with the columns image (bytes, path), label and source."""
   import pyarrow as pa
   import pyarrow.parquet as pq
 
@@ -116,7 +119,8 @@ def _write_parquet(path: str, rows: Rows) -> None:
   pq.write_table(table, path, row_group_size=4096)
 
 
-def _write_idx(output: str, name: str, pixels: np.ndarray, labels: np.ndarray) -> None:
+def write_idx(output: str, name: str, pixels: np.ndarray, labels: np.ndarray) -> None:
+  """Writes NAME-images-idx3-ubyte and the labels beside it."""
   with open(os.path.join(output, f'{name}-images-idx3-ubyte'), 'wb') as file:
     file.write(struct.pack('>IIII', 0x0803, len(pixels), 28, 28) + pixels.tobytes())
   with gzip.GzipFile(os.path.join(output, f'{name}-labels-idx1-ubyte.gz'), 'wb', mtime=0) as file:

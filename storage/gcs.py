@@ -209,6 +209,7 @@ def copy(source: str, directory: str, last: str) -> None:
   target = f'{directory.rstrip("/")}/'
 
   def upload(name: str) -> None:
+    """Writes one file of the folder."""
     with open(os.path.join(source, name), 'rb') as file:
       write(target + name, file.read())
 
@@ -228,6 +229,7 @@ def local_copy(directory: str) -> Iterator[str]:
   with tempfile.TemporaryDirectory() as scratch:
 
     def download(uri: str) -> None:
+      """Copies one object to the directory."""
       if uri.endswith('/'):  # what other programs create in place of a folder
         return
       path = os.path.join(scratch, uri.removeprefix(prefix))

@@ -38,11 +38,8 @@ def translate_errors(uri: str, only_the_bucket: bool = False) -> Iterator[None]:
   try:
     yield
   except exceptions.NotFound as error:
-    what = (
-      f'there is no bucket {_bucket(uri)}; create it, or'
-      if only_the_bucket
-      else 'there is no such object;'
-    )
+    bucket_remedy = f'there is no bucket {_bucket(uri)}; create it, or'
+    what = bucket_remedy if only_the_bucket else 'there is no such object;'
     raise FileNotFoundError(f'{uri}: {what} correct the name') from error
   except exceptions.Forbidden as error:
     raise PermissionError(

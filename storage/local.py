@@ -111,6 +111,7 @@ def copy(source: str, directory: str, last: str) -> None:
   """Copies the folder `source` into `directory`, the file called `last` last."""
 
   def ignore_last(folder: str, _: list[str]) -> list[str]:
+    """Returns the names in `folder` that are not copied yet."""
     return [last] if folder == source else []
 
   shutil.copytree(source, directory, dirs_exist_ok=True, ignore=ignore_last)

@@ -63,7 +63,7 @@ def _clear(output: str) -> None:
 def _top_level(output: str) -> list[str]:
   """Returns the names in the directory, without empty folders."""
   prefix = files.join(output, '')
-  return sorted({file.uri.removeprefix(prefix).split('/')[0] for file in files.under(output)})
+  return sorted({file.uri.removeprefix(prefix).split('/')[0] for file in files.list_files(output)})
 
 
 def _check_same_run(output: str, settings: dict[str, Any], remedy: str) -> None:

@@ -21,7 +21,10 @@ def flags_for(model, source, output, *flags: str) -> list[str]:
   """Returns the flags that score one or several sources."""
   sources = [source] if isinstance(source, str | pathlib.Path) else source
   return [
-    f'--model={model}', *[f'--input={pattern}' for pattern in sources], f'--output={output}', *flags
+    f'--model={model}',
+    *[f'--input={pattern}' for pattern in sources],
+    f'--output={output}',
+    *flags,
   ]
 
 

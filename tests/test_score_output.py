@@ -215,7 +215,7 @@ def test_label_index_is_as_wide_as_the_labels_require(classes, kind):
   assert str(table.schema.field('label_index').type) == kind
 
 
-def test_the_report_of_many_classes_lists_the_most_frequent_confusions(browser, tmp_path):
+def test_the_report_of_many_classes_lists_the_most_frequent_confusions(tmp_path):
   labels = [f'class {i}' for i in range(200)]
   model_kit.export_model(tmp_path / 'model', (32, 32, 3), labels)
   for label in range(0, 200, 10):
@@ -228,11 +228,10 @@ def test_the_report_of_many_classes_lists_the_most_frequent_confusions(browser, 
   )
   assert summary['accuracy'] == 0
   assert len(summary['confusion_matrix']['cells']) == 20
-  page = browser.new_page()
-  page.goto((tmp_path / 'out' / 'report.html').as_uri())
-  assert page.locator('#confusions tr').count() == 21
-  assert 'class 10class 0' in page.text_content('#confusions')
-  page.close()
+  page = (tmp_path / 'out' / 'report.html').read_text()
+  table = page.split('id="confusions"')[1].split('</table>')[0]
+  assert table.count('<tr>') == 21
+  assert '<td>class 10</td><td>class 0</td><td class="number">1</td>' in table
 
 
 def test_no_images_at_all_are_a_summary_of_zeros(exported, tmp_path):

@@ -215,7 +215,7 @@ def _at_least(minimum: int) -> Callable[[str], int]:
   def parse(text: str) -> int:
     value = int(text) if text.lstrip('-').isdigit() else minimum - 1
     if value < minimum:
-      raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from {minimum}')
+      raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least {minimum}')
     return value
 
   return parse

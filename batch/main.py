@@ -77,13 +77,13 @@ def _score(
   options, threads = runner.beam_options(beam_flags)
   if server:
     forked_workers.start_from(server)
-  with files.refused('--model'):
+  with files.as_usage_error('--model'):
     card = model_card.read(settings.model)
   flags.check_model(settings, card)
-  with files.refused('--input'):
+  with files.as_usage_error('--input'):
     plan = source.plan(args.input, args.input_format, settings)
   facts = run_facts(args, plan, card)
-  with files.refused(f'--output={settings.output}: cannot be written'):
+  with files.as_usage_error(f'--output={settings.output}: cannot be written'):
     sink.claim(settings.output, facts, args.overwrite, args.resume)
   context = pipeline.RunContext(settings, card, facts, started, threads, args.max_reject_fraction)
   with progress.shown(settings.output, plan.images), beam.Pipeline(options=options) as root:

@@ -119,3 +119,11 @@ def browser():
       chromium = playwright.chromium.launch(executable_path=executable, args=flags)
       yield chromium
       chromium.close()
+
+
+@pytest.fixture(scope='session')
+def few(tfds_dir, tmp_path_factory) -> str:
+  """The scorer's --input of 3,000 test images in two TFRecord files."""
+  from benchmarks import collection
+
+  return collection.write(tfds_dir, 'tfrecord', 3000, str(tmp_path_factory.mktemp('few')), shards=2)

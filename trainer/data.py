@@ -97,7 +97,7 @@ def _prepare_in_bucket(data_dir: str | None, idx_dir: str | None) -> tfds.core.D
   with tempfile.TemporaryDirectory() as scratch:
     prepared = prepare(scratch, idx_dir)
     there = mnist.FashionMNIST(data_dir=data_dir).data_dir
-    with files.refused(f'--data_dir={data_dir}: cannot be written'):
+    with files.as_usage_error(f'--data_dir={data_dir}: cannot be written'):
       files.copy(str(prepared.data_dir), str(there), last='dataset_info.json')
   return mnist.FashionMNIST(data_dir=data_dir)
 
@@ -142,9 +142,9 @@ def _alone_in(data_dir: str | None) -> Iterator[None]:
 
 def _check_version(data_dir: str | None) -> None:
   home = os.path.join(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR), 'fashion_mnist')
-  with files.refused(f'--data_dir={data_dir}'):
+  with files.as_usage_error(f'--data_dir={data_dir}'):
     names = {
-      file.uri.removeprefix(files.join(home, '')).split('/')[0] for file in files.under(home)
+      file.uri.removeprefix(files.join(home, '')).split('/')[0] for file in files.list_files(home)
     }
   found = sorted(name for name in names if name[:1].isdigit() and 'incomplete' not in name)
   if found and VERSION not in found:
@@ -188,8 +188,6 @@ def read_idx(idx_dir: str, name: str) -> bytes:
   remedy = f'--idx_dir needs the four published files {", ".join(IDX_SHA256)}'
   try:
     content = gzip.decompress(files.read(path))
-  except files.Unavailable:
-    raise
   except (OSError, EOFError, zlib.error) as error:
     raise app.UsageError(
       f'--idx_dir: {path} cannot be read ({_first_line(error)}); {remedy}'

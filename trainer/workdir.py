@@ -19,7 +19,7 @@ def check(directory: str, settings: dict) -> None:
   """
   path = files.join(directory, SETTINGS)
   probe = files.join(directory, f'.writable-{secrets.token_hex(4)}')  # every host's own
-  with files.refused(f'--workdir={directory}: cannot be written'):
+  with files.as_usage_error(f'--workdir={directory}: cannot be written'):
     write(probe, b'')
     files.remove([probe])
     held = json.loads(files.read(path)) if files.exists(path) else settings

@@ -4,8 +4,6 @@ import concurrent.futures
 import contextlib
 import gc
 import math
-import os
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -133,20 +131,6 @@ def _pad(pixels: np.ndarray) -> np.ndarray:
   return np.concatenate([pixels, np.zeros((rows - len(pixels), *pixels.shape[1:]), pixels.dtype)])
 
 
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-  """Silences TensorFlow's start-up messages, a dozen per process, which ignore the log level."""
-  sys.stderr.flush()
-  stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-  os.dup2(nowhere, 2)
-  try:
-    yield
-  finally:
-    os.dup2(stderr, 2)
-    os.close(stderr)
-    os.close(nowhere)
-
-
 class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
   """Scores chunks, with one model per process.
 
@@ -174,7 +158,7 @@ class Handler(ModelHandler[chunk.Decoded, chunk.Scored, Model]):
   def load_model(self) -> Model:
     """Returns the model, once per process."""
     process.prepare()
-    with _silent_stderr():
+    with process.silent_stderr():
       _start_tensorflow()
       # TensorFlow's own gs:// supports fewer kinds of credentials.
       with files.local_copy(self._model) as directory:

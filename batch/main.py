@@ -22,7 +22,7 @@ from images import model_card
 from storage import files
 
 if TYPE_CHECKING:
-  from batch import source
+  from batch import fork_server, source
 
 RESUME = 'rerun with --resume to continue after the last completed chunk'
 # Flags that a resumed run must repeat. Their values are part of settings.json and summary.json.
@@ -58,12 +58,25 @@ def run(args: argparse.Namespace, beam_flags: Sequence[str]) -> dict[str, Any]:
   """
   started = time.time()
   settings = flags.to_settings(args)
+  with runner.start_fork_server(beam_flags) as server:
+    return _score(args, settings, beam_flags, server, started)
+
+
+def _score(
+  args: argparse.Namespace,
+  settings: flags.Settings,
+  beam_flags: Sequence[str],
+  server: 'fork_server.ForkServer | None',
+  started: float,
+) -> dict[str, Any]:
   # Beam takes two seconds to import: --help and most mistakes do without.
   import apache_beam as beam
 
-  from batch import pipeline, progress, sink, source
+  from batch import forked_workers, pipeline, progress, sink, source
 
   options, threads = runner.beam_options(beam_flags)
+  if server:
+    forked_workers.start_from(server)
   with files.as_usage_error('--model'):
     card = model_card.read(settings.model)
   flags.check_model(settings, card)

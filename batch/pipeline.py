@@ -84,12 +84,16 @@ class Read(beam.DoFn):
     self._msec = timing.stage_counter('read')
     self._seen = Metrics.counter(timing.NAMESPACE, 'images_seen')
 
+  def setup(self) -> None:
+    """Creates the writer, which need not be picklable."""
+    self._writer = writers.WRITERS[self._settings.output_format](self._settings.output)
+
   def process(
     self, shard: chunk.Shard
   ) -> Iterator[chunk.Chunk | beam.pvalue.TaggedOutput[Literal['committed'], stats.Stats]]:
     """Yields the committed stats, then the remaining chunks."""
     num_committed = num_images = 0
-    for committed in sink.committed(self._settings.output, shard):
+    for committed in sink.committed(self._settings.output, shard, self._writer):
       yield beam.pvalue.TaggedOutput(COMMITTED, committed)
       num_committed += 1
       num_images += committed.images_seen

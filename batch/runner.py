@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from absl import app
 
+from batch import fork_server
 from runtime import process
 
 if TYPE_CHECKING:
@@ -75,6 +76,26 @@ def _local_flags(argv: Sequence[str], cores: int) -> list[str]:
   defaults = {'direct_num_workers': str(cores), 'direct_running_mode': 'multi_processing'}
   added = [f'--{name}={value}' for name, value in defaults.items() if name not in given]
   return [f'--runner={LOCAL_RUNNER}', *added]
+
+
+@contextlib.contextmanager
+def start_fork_server(argv: Sequence[str]) -> Iterator[fork_server.ForkServer | None]:
+  """Starts what the local runner's workers are forked from, and ends it and them on exit.
+
+  Yields None if an engine runs the job, or the local runner in another mode.
+  """
+  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  parser.add_argument('--runner')
+  parser.add_argument('--direct_running_mode', default='multi_processing')
+  args, _ = parser.parse_known_args(list(argv))
+  if args.runner or args.direct_running_mode != 'multi_processing':
+    yield None
+    return
+  server = fork_server.ForkServer()
+  try:
+    yield server
+  finally:
+    server.close()
 
 
 def available_cores() -> int:

@@ -82,13 +82,19 @@ def _check_same_run(output: str, settings: dict[str, Any], remedy: str) -> None:
     raise app.UsageError(f'--output={output}: contains a run with {", ".join(changed)}; {remedy}')
 
 
-def committed(output: str, shard: chunk.Shard) -> Iterator[stats.Stats]:
-  """Yields the stats of a shard's complete chunks, from its first to the one before a gap."""
+def committed(output: str, shard: chunk.Shard, writer: writers.Writer) -> Iterator[stats.Stats]:
+  """Yields the stats of a shard's complete chunks, from its first to the one before a gap.
+
+  A chunk whose predictions were removed later is not complete: it is scored again.
+  """
   sequence = 0
   while True:
+    name = shard.chunk_name(sequence)
     try:
-      text = files.read(_counts_uri(output, shard.chunk_name(sequence)))
+      text = files.read(_counts_uri(output, name))
     except FileNotFoundError:
+      return
+    if not writer.has(name):
       return
     yield stats.Stats.from_json(json.loads(text))
     sequence += 1

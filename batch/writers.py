@@ -21,6 +21,9 @@ class Writer(Protocol):
   def write(self, name: str, predictions: pa.Table) -> None:
     """Writes the predictions of the chunk `name`. Writing them again must change nothing."""
 
+  def has(self, name: str) -> bool:
+    """Returns whether the predictions of the chunk `name` are written."""
+
   def clear(self) -> None:
     """Removes the predictions of all chunks."""
 
@@ -35,7 +38,11 @@ class FileWriter:
 
   def write(self, name: str, predictions: pa.Table) -> None:
     """Writes predictions/NAME.SUFFIX."""
-    files.write(files.join(self._folder, f'{name}.{self.suffix}'), self.encode(predictions))
+    files.write(self._uri(name), self.encode(predictions))
+
+  def has(self, name: str) -> bool:
+    """Returns whether predictions/NAME.SUFFIX exists."""
+    return files.exists(self._uri(name))
 
   def clear(self) -> None:
     """Removes the folder."""
@@ -44,6 +51,9 @@ class FileWriter:
   def encode(self, predictions: pa.Table) -> bytes:
     """Returns the content of a file."""
     raise NotImplementedError
+
+  def _uri(self, name: str) -> str:
+    return files.join(self._folder, f'{name}.{self.suffix}')
 
 
 class ParquetWriter(FileWriter):

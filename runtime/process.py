@@ -38,6 +38,20 @@ def without_keras() -> Iterator[None]:
     del sys.modules['keras']
 
 
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+  """Silences TensorFlow's start-up messages, a dozen per process, which ignore the log level."""
+  sys.stderr.flush()
+  stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+  os.dup2(nowhere, 2)
+  try:
+    yield
+  finally:
+    os.dup2(stderr, 2)
+    os.close(stderr)
+    os.close(nowhere)
+
+
 def _keep_freed_memory() -> None:
   """Makes malloc keep what is freed, up to the peak, where libc is glibc.
 

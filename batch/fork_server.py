@@ -1,0 +1,108 @@
+"""A process that imports what the local runner's workers need, and forks them.
+
+Importing TensorFlow and Beam takes a process four to five seconds. The fork server does it once,
+while the launcher plans the job. Workers start in milliseconds and share the memory of the imports.
+
+The launcher sends one message per worker: its environment, and a socket that the worker keeps open
+until it exits, so that the launcher sees the end of that socket when the worker exits or is killed.
+No process outlives the launcher: the server exits with the launcher's socket, workers with the
+server.
+"""
+
+import ctypes
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+
+MAX_MESSAGE_BYTES = 1 << 20
+PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
+
+
+class ForkServer:
+  """The launcher's end of a fork server, which it starts at once."""
+
+  def __init__(self):
+    """Starts the server; returns before it has imported anything."""
+    self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other:
+      # A fork would lack the threads that a library starts when it is imported.
+      environment = {**os.environ, 'OPENBLAS_NUM_THREADS': '1', 'OMP_NUM_THREADS': '1'}
+      command = [sys.executable, '-m', 'batch.fork_server', str(other.fileno())]
+      self._process = subprocess.Popen(command, pass_fds=[other.fileno()], env=environment)
+
+  def fork(self, environment: Mapping[str, str]) -> socket.socket:
+    """Starts a worker and returns a socket that reaches its end when the worker exits."""
+    mine, other = socket.socketpair()
+    with other:
+      message = json.dumps(dict(environment)).encode()
+      socket.send_fds(self._socket, [message], [other.fileno()])
+    return mine
+
+  def close(self) -> None:
+    """Kills the server, and with it any worker that is left."""
+    self._process.kill()
+    self._process.wait()
+    self._socket.close()
+
+
+def main() -> None:
+  """Serves until the launcher closes the socket whose file descriptor is the first argument."""
+  _import_all()
+  signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
+  server = os.getpid()
+  with socket.socket(fileno=int(sys.argv[1])) as launcher:
+    while True:
+      message, descriptors, _, _ = socket.recv_fds(launcher, MAX_MESSAGE_BYTES, 1)
+      if not message:
+        return
+      if os.fork() == 0:
+        launcher.close()
+        _work(json.loads(message), server)
+      os.close(descriptors[0])
+
+
+def _import_all() -> None:
+  from runtime import process
+
+  process.prepare()
+  with process.without_keras(), process.silent_stderr():
+    import tensorflow  # noqa: F401
+  import apache_beam.runners.worker.sdk_worker_main  # noqa: F401
+
+  from batch import pipeline  # noqa: F401
+
+  gc.collect()
+  gc.freeze()  # a collection in a worker would copy every page that it visits
+
+
+def _work(environment: Mapping[str, str], server: int) -> None:
+  """Runs Beam's worker in this process, and exits."""
+  from apache_beam.runners.worker import sdk_worker_main
+
+  ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+  if os.getppid() != server:  # it died before the line above
+    os._exit(1)
+  signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+  handler = logging.StreamHandler()
+  handler.setLevel(logging.CRITICAL)  # the launcher reports a worker's errors
+  logging.basicConfig(format='%(message)s', handlers=[handler], force=True)
+  os.environ.clear()
+  os.environ.update(environment)
+  status = 1
+  try:
+    sdk_worker_main.main([])
+    status = 0
+  finally:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # without the seconds that TensorFlow's destructors take
+
+
+if __name__ == '__main__':
+  main()

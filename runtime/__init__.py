@@ -1,1 +1,1 @@
-"""What the trainer's and the scorer's processes run on: the processor, the allocator and TensorFlow's switches."""
+"""What the processes of trainer and scorer run on: processor, allocator, TensorFlow's options."""

@@ -1,4 +1,4 @@
-"""Settings of a process that runs TensorFlow. They have to be made before TensorFlow is imported."""
+"""Settings of a process that runs TensorFlow, to be made before TensorFlow is imported."""
 
 import contextlib
 import ctypes
@@ -12,10 +12,11 @@ TOP_PAD_BYTES = 256 * 2**20
 
 
 def prepare() -> None:
-  """Makes TensorFlow quiet and fast in this process; what the environment says already stays.
+  """Makes TensorFlow quiet and fast in this process, and in those that it starts.
 
-  TensorFlow turns oneDNN's kernels on by itself only for processors with AVX-512 and VNNI. On AVX2 they pay as well: a
-  training step of the seed CNN takes a quarter less time with them.
+  Variables that the environment already has are kept. TensorFlow enables oneDNN's kernels by
+  default only on processors with AVX-512 and VNNI. They pay on AVX2, too: a training step of the
+  seed CNN takes a quarter less time with them.
   """
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
@@ -24,14 +25,15 @@ def prepare() -> None:
 
 @contextlib.contextmanager
 def without_keras() -> Iterator[None]:
-  """Lets TensorFlow be imported inside without Keras, which it would import too: 3 of 8 seconds (AVX2, 2 cores).
+  """Makes TensorFlow imported in the block not import Keras: 3 of 8 seconds (AVX2, 2 cores).
 
-  A SavedModel needs none. Keras can be imported as always afterwards.
+  A SavedModel does not need it. After the block Keras can be imported as usual.
   """
   if 'keras' in sys.modules or 'tensorflow' in sys.modules:
     yield
     return
-  sys.modules['keras'] = None  # type: ignore[assignment]  # an import of it raises ModuleNotFoundError
+  # An import of it raises ModuleNotFoundError.
+  sys.modules['keras'] = None  # type: ignore[assignment]
   try:
     yield
   finally:
@@ -53,14 +55,15 @@ def silent_stderr() -> Iterator[None]:
 
 
 def _keep_freed_memory() -> None:
-  """Makes malloc keep what is freed, up to the peak, where libc is glibc.
+  """Makes glibc's malloc keep freed memory, up to the peak.
 
-  By default glibc gives every large tensor back to the kernel when it is freed, and the next step faults the same pages
-  in again: 39,000 page faults a step of 256 images, and 44 % of the trainer's CPU time.
+  By default it returns every large tensor to the kernel when it is freed, and the next step faults
+  the same pages in again: 39,000 page faults per step of 256 images, and 44 % of the trainer's CPU
+  time.
   """
   try:
     mallopt = ctypes.CDLL(None).mallopt
-  except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
+  except (AttributeError, OSError, TypeError):  # not glibc: musl, macOS, Windows
     return
   mallopt(M_MMAP_MAX, 0)
   mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

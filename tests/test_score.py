@@ -17,22 +17,6 @@ from tests import score_kit as kit
 
 
 @pytest.fixture(scope='session')
-def collections(tfds_dir, tmp_path_factory):
-  """Returns the --input of the 10,000 test images, for any format."""
-  home = tmp_path_factory.mktemp('collections')
-  made: dict[str, str] = {}
-
-  def get(kind: str) -> str:
-    if kind not in made:
-      made[kind] = collection.write(
-        tfds_dir, kind, 10_000, str(home / kind), shards=2 if kind == 'tar' else 1
-      )
-    return made[kind]
-
-  return get
-
-
-@pytest.fixture(scope='session')
 def reference(exported, collections, tmp_path_factory) -> pathlib.Path:
   """The output for the test images in TFRecord, in float32."""
   output = tmp_path_factory.mktemp('reference') / 'scored'

@@ -27,13 +27,17 @@ PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 class ForkServer:
   """The launcher's end of a fork server, which it starts at once."""
 
-  def __init__(self):
-    """Starts the server; returns before it has imported anything."""
+  def __init__(self, verbose: bool):
+    """Starts the server; returns before it has imported anything.
+
+    Args:
+      verbose: whether workers print the tracebacks of their errors.
+    """
     self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with other:
       # A fork would lack the threads that a library starts when it is imported.
       environment = {**os.environ, 'OPENBLAS_NUM_THREADS': '1', 'OMP_NUM_THREADS': '1'}
-      command = [sys.executable, '-m', 'batch.fork_server', str(other.fileno())]
+      command = [sys.executable, '-m', 'batch.fork_server', str(other.fileno()), str(int(verbose))]
       self._process = subprocess.Popen(command, pass_fds=[other.fileno()], env=environment)
 
   def fork(self, environment: Mapping[str, str]) -> socket.socket:
@@ -52,17 +56,24 @@ class ForkServer:
 
 
 def main() -> None:
-  """Serves until the launcher closes the socket whose file descriptor is the first argument."""
+  """Serves until the launcher closes the socket whose file descriptor is the first argument.
+
+  The second is 1 if workers print tracebacks, else 0.
+  """
+  descriptor, verbose = map(int, sys.argv[1:])
   _import_all()
   signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
   server = os.getpid()
-  with socket.socket(fileno=int(sys.argv[1])) as launcher:
+  with socket.socket(fileno=descriptor) as launcher:
     while True:
       message, descriptors, _, _ = socket.recv_fds(launcher, MAX_MESSAGE_BYTES, 1)
       if not message:
         return
       if os.fork() == 0:
         launcher.close()
+        if not verbose:
+          # Beam prints each error's traceback. What dies in C still reaches the real stderr.
+          sys.stderr = open(os.devnull, 'w')  # noqa: SIM115
         _work(json.loads(message), server)
       os.close(descriptors[0])
 

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, beam_flags: Sequence[str]) -> dict[str, Any]:
   """
   started = time.time()
   settings = flags.to_settings(args)
-  with runner.start_fork_server(beam_flags) as server:
+  with runner.start_fork_server(beam_flags, args.verbose) as server:
     return _score(args, settings, beam_flags, server, started)
 
 

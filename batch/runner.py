@@ -79,7 +79,9 @@ def _local_flags(argv: Sequence[str], cores: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def start_fork_server(argv: Sequence[str]) -> Iterator[fork_server.ForkServer | None]:
+def start_fork_server(
+  argv: Sequence[str], verbose: bool
+) -> Iterator[fork_server.ForkServer | None]:
   """Starts what the local runner's workers are forked from, and ends it and them on exit.
 
   Yields None if an engine runs the job, or the local runner in another mode.
@@ -91,7 +93,7 @@ def start_fork_server(argv: Sequence[str]) -> Iterator[fork_server.ForkServer | 
   if args.runner or args.direct_running_mode != 'multi_processing':
     yield None
     return
-  server = fork_server.ForkServer()
+  server = fork_server.ForkServer(verbose)
   try:
     yield server
   finally:

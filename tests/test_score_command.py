@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -111,13 +112,17 @@ def test_progress_adds_up_chunks_and_estimates_the_time_left(tmp_path):
   assert shown.line() == '5,000 images of 10,000, 200 images/s, 7 rejected, 0:25 left'
 
 
-def test_a_failed_job_is_one_line_and_its_traceback_only_if_asked(tmp_path, capsys):
-  model = tmp_path / 'model'
-  model_kit.export_model(model)
-  (variables,) = model.glob('variables/variables.data-*')
+def unscorable(home: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
+  """Returns a model whose weights are missing, an image, and an output directory."""
+  model_kit.export_model(home / 'model')
+  (variables,) = home.glob('model/variables/variables.data-*')
   variables.write_bytes(b'')
-  (tmp_path / 'a.png').write_bytes(pictures.noise_pngs(1)[0])
-  argv = kit.flags_for(model, tmp_path / 'a.png', tmp_path / 'out', *kit.IN_PROCESS)
+  (home / 'a.png').write_bytes(pictures.noise_pngs(1)[0])
+  return home / 'model', home / 'a.png', home / 'out'
+
+
+def test_a_failed_job_is_one_line_and_its_traceback_only_if_asked(tmp_path, capsys):
+  argv = kit.flags_for(*unscorable(tmp_path), *kit.IN_PROCESS)
   assert main.cli(argv) == 1
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith('lookbook-score: the job failed: IndexError: Read less bytes')
@@ -126,6 +131,13 @@ def test_a_failed_job_is_one_line_and_its_traceback_only_if_asked(tmp_path, caps
   shown = capsys.readouterr().err.splitlines()
   assert 'Traceback (most recent call last):' in shown
   assert shown[-1] == line
+
+
+def test_a_failed_worker_process_is_one_line_too(tmp_path):
+  result = kit.score_outside(*unscorable(tmp_path))
+  assert result.returncode == 1
+  (line,) = result.stderr.splitlines()
+  assert line.startswith('lookbook-score: the job failed: IndexError: Read less bytes')
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def tfds_dir(idx_dir) -> str:
 
 @pytest.fixture(scope='session')
 def small_tfds_dir(tfds_dir) -> str:
-  """A TFDS directory whose fashion_mnist has the first 4,500 training images and 1,000 test images."""
+  """A TFDS directory with the first 4,500 training images and 1,000 test images."""
   import tensorflow_datasets as tfds
 
   from trainer import data

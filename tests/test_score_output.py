@@ -21,7 +21,9 @@ def test_a_repeated_chunk_writes_the_same_bytes_in_the_same_place(few, exported,
   card = model_card.read(settings.model)
   shard = source.plan([few], 'auto', settings).shards[0]
   handler = infer.Handler(settings.model, 'float32', 512, 1)
-  read = next(pipeline.Read(settings).process(shard))
+  reader = pipeline.Read(settings)
+  reader.setup()
+  read = next(reader.process(shard))
   (decoded,) = pipeline.Decode(settings, card).process(read)
   (scored,) = handler.run_inference(decoded, handler.load_model())
   write = pipeline.Write(settings, card)

@@ -212,13 +212,13 @@ def check_model(settings: Settings, card: model_card.ModelCard) -> None:
 def _at_least(minimum: int) -> Callable[[str], int]:
   """Returns a parser of whole numbers from `minimum`."""
 
-  def parse(text: str) -> int:
+  def _parse(text: str) -> int:
     value = int(text) if text.lstrip('-').isdigit() else minimum - 1
     if value < minimum:
       raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least {minimum}')
     return value
 
-  return parse
+  return _parse
 
 
 def _fraction(text: str) -> float:

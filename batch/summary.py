@@ -10,7 +10,7 @@ import numpy as np
 from batch import stats
 from images import model_card
 
-MAX_DENSE_CLASSES = 30  # beyond, a confusion matrix has more zeros than anyone wants to read
+MAX_DENSE_CLASSES = 30  # larger confusion matrices are mostly zeros
 MIN_FRACTION = 1e-4  # avoids log(0) for empty bins
 
 
@@ -52,14 +52,7 @@ def summarize(
   num_pixels = max(sum(total.pixels), 1)
   return {
     **facts,
-    'images_seen': total.images_seen,
-    'images_scored': total.images_scored,
-    'images_rejected': total.images_rejected,
-    'images_labelled': total.images_labelled,
-    'images_with_foreign_label': total.images_with_foreign_label,
-    'images_converted': total.images_converted,
-    'images_rescored': total.images_rescored,
-    'encoded_bytes': total.encoded_bytes,
+    **_sizes(total),
     'reject_fraction': total.images_rejected / max(total.images_seen, 1),
     'by_label': dict(zip(card.labels, total.by_label)),
     'confidence_histogram': {
@@ -78,6 +71,19 @@ def summarize(
     'wall_seconds': round(wall_seconds, 3),
     'images_per_second': _rate(total.images_scored, wall_seconds),
     'stage_seconds': {stage: round(value, 3) for stage, value in sorted(total.seconds.items())},
+  }
+
+
+def _sizes(total: stats.Stats) -> dict[str, int]:
+  return {
+    'images_seen': total.images_seen,
+    'images_scored': total.images_scored,
+    'images_rejected': total.images_rejected,
+    'images_labelled': total.images_labelled,
+    'images_with_foreign_label': total.images_with_foreign_label,
+    'images_converted': total.images_converted,
+    'images_rescored': total.images_rescored,
+    'encoded_bytes': total.encoded_bytes,
   }
 
 

@@ -2,11 +2,11 @@
 
   python -m benchmarks.collection --data_dir=DIR --format=png --images=10000 --output=pictures
 
-Past the last test image, of 10,000, they repeat; ids do not. Each id ends in the image's number.
-Prints one JSON line, whose `input` names the collection for the scorer's --input.
+After the last of the 10,000 test images they repeat; ids do not. Each id ends in the image's
+number.
+Prints one JSON line, whose `input` is the collection's pattern for the scorer's --input.
 """
 
-import argparse
 import csv
 import gzip
 import io
@@ -19,10 +19,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks import machine
+from benchmarks import arguments, machine
 
 FORMATS = ('png', 'tfrecord', 'tfrecord.gz', 'tar', 'idx', 'parquet', 'manifest')
 Rows = Iterator[tuple[int, bytes, int]]  # number, PNG, label
+IDX_IMAGES, IDX_LABELS = 0x0803, 0x0801  # magic numbers
 
 
 def test_images(data_dir: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -36,7 +37,7 @@ def test_images(data_dir: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def write(data_dir: str, kind: str, images: int, output: str, shards: int = 1) -> str:
-  """Writes the collection and returns the --input that names it."""
+  """Writes the collection and returns its --input."""
   import tensorflow as tf
 
   pixels, labels, names = test_images(data_dir)
@@ -45,7 +46,7 @@ def write(data_dir: str, kind: str, images: int, output: str, shards: int = 1) -
   if kind == 'idx':
     for i, part in enumerate(parts):
       numbers = np.array(part) % len(pixels)
-      _write_idx(output, f'part{i:05d}', pixels[numbers], labels[numbers])
+      write_idx(output, f'part{i:05d}', pixels[numbers], labels[numbers])
     return os.path.join(output, '*-images-idx3-ubyte')
   encoded = [tf.io.encode_png(image).numpy() for image in pixels[:images]]
 
@@ -54,17 +55,17 @@ def write(data_dir: str, kind: str, images: int, output: str, shards: int = 1) -
       yield number, encoded[number % len(encoded)], int(labels[number % len(labels)])
 
   if kind in ('png', 'manifest'):
-    return _write_files(output, rows(range(images)), names, kind)
-  writer = {'tar': _write_tar, 'parquet': _write_parquet}.get(kind, _write_tfrecord)
+    return write_files(output, rows(range(images)), names, kind)
+  writer = {'tar': write_tar, 'parquet': write_parquet}.get(kind, write_tfrecord)
   for i, part in enumerate(parts):
     writer(os.path.join(output, f'test-{i:05d}-of-{shards:05d}.{kind}'), rows(part))
   return os.path.join(output, f'test-*.{kind}')
 
 
-def _write_files(output: str, rows: Rows, names: list[str], kind: str) -> str:
-  """Writes PNG files in folders named after their labels, and a manifest that says the same.
+def write_files(output: str, rows: Rows, names: list[str], kind: str) -> str:
+  """Writes PNG files in folders named after their labels, and an equivalent manifest.
 
-  Returns the --input that names the files or, for the kind manifest, that table.
+  Returns the --input of the files or, for the kind `manifest`, of that table.
   """
   manifest = os.path.join(output, 'manifest.csv')
   with open(manifest, 'w', newline='') as file:
@@ -79,7 +80,8 @@ def _write_files(output: str, rows: Rows, names: list[str], kind: str) -> str:
   return manifest if kind == 'manifest' else os.path.join(output, '**/*.png')
 
 
-def _write_tfrecord(path: str, rows: Rows) -> None:
+def write_tfrecord(path: str, rows: Rows) -> None:
+  """Writes tf.train.Example with image/encoded, id and label; gzip if the name ends in .gz."""
   import tensorflow as tf
 
   def feature(kind: str, value: bytes | int) -> tf.train.Feature:
@@ -96,7 +98,8 @@ def _write_tfrecord(path: str, rows: Rows) -> None:
       writer.write(example.SerializeToString(deterministic=True))
 
 
-def _write_tar(path: str, rows: Rows) -> None:
+def write_tar(path: str, rows: Rows) -> None:
+  """Writes a WebDataset shard with members .png and .cls."""
   with tarfile.open(path, 'w', format=tarfile.USTAR_FORMAT) as archive:
     for number, png, label in rows:
       for suffix, content in (('png', png), ('cls', str(label).encode())):
@@ -105,7 +108,8 @@ def _write_tar(path: str, rows: Rows) -> None:
         archive.addfile(member, io.BytesIO(content))
 
 
-def _write_parquet(path: str, rows: Rows) -> None:
+def write_parquet(path: str, rows: Rows) -> None:
+  """Writes a table with the columns image (bytes, path), label and source."""
   import pyarrow as pa
   import pyarrow.parquet as pq
 
@@ -116,22 +120,22 @@ def _write_parquet(path: str, rows: Rows) -> None:
   pq.write_table(table, path, row_group_size=4096)
 
 
-def _write_idx(output: str, name: str, pixels: np.ndarray, labels: np.ndarray) -> None:
+def write_idx(output: str, name: str, pixels: np.ndarray, labels: np.ndarray) -> None:
+  """Writes images, uint8 (N, height, width, 1), and their labels as a pair of IDX files."""
+  height, width = pixels.shape[1:3]
   with open(os.path.join(output, f'{name}-images-idx3-ubyte'), 'wb') as file:
-    file.write(struct.pack('>IIII', 0x0803, len(pixels), 28, 28) + pixels.tobytes())
+    file.write(struct.pack('>IIII', IDX_IMAGES, len(pixels), height, width) + pixels.tobytes())
   with gzip.GzipFile(os.path.join(output, f'{name}-labels-idx1-ubyte.gz'), 'wb', mtime=0) as file:
-    file.write(struct.pack('>II', 0x0801, len(labels)) + labels.astype(np.uint8).tobytes())
+    file.write(struct.pack('>II', IDX_LABELS, len(labels)) + labels.astype(np.uint8).tobytes())
 
 
 def main(argv: list[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  """Writes the collection that the command line describes."""
+  parser = arguments.Parser(__doc__)
   add = parser.add_argument
   add('--data_dir', required=True, help='a TFDS directory with fashion_mnist prepared')
   add('--format', required=True, choices=FORMATS)
-  add('--images', type=int, default=10_000, help='how many to write')
+  add('--images', type=int, default=10_000, help='number of images to write')
   add('--output', required=True, help='the directory to write to')
   add('--shards', type=int, default=1, help='files to spread the images over')
   args = parser.parse_args(argv)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 from absl import app
 
-INPUT_FORMATS = ('auto', 'image', 'tfrecord', 'tar', 'idx', 'parquet', 'manifest')
+from batch import readers
+
+INPUT_FORMATS = ('auto', *readers.READERS)
 EXIT_USAGE = 64  # EX_USAGE of sysexits.h
 EXIT_REJECTS = 3
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command with --resume goes on

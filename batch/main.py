@@ -47,12 +47,12 @@ def run(argv: Sequence[str]) -> dict[str, Any]:
   from images import model_card
 
   options, threads = beam_options(beam_flags)
-  with files.refused('--model'):
+  with files.as_usage_error('--model'):
     card = model_card.read(settings.model)
-  with files.refused('--input'):
+  with files.as_usage_error('--input'):
     plan = source.plan(own.input, own.input_format, settings)
   facts = describe(own, plan, card)
-  with files.refused(f'--output={settings.output}: cannot be written'):
+  with files.as_usage_error(f'--output={settings.output}: cannot be written'):
     sink.claim(settings.output, facts, own.overwrite, own.resume)
   job = pipeline.Job(settings, card, facts, started, threads, own.max_reject_fraction)
   shown = (

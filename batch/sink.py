@@ -53,7 +53,7 @@ def claim(output: str, settings: dict[str, Any], overwrite: bool, resume: bool) 
 def _held(output: str) -> list[str]:
   """The first level of what the directory holds, of files only."""
   inside = files.join(output, '')
-  return sorted({file.uri.removeprefix(inside).split('/')[0] for file in files.under(output)})
+  return sorted({file.uri.removeprefix(inside).split('/')[0] for file in files.list_files(output)})
 
 
 def predictions_uri(output: str, name: str, output_format: str) -> str:

@@ -162,7 +162,7 @@ def _check_webp(data: bytes, max_pixels: int) -> None:
     bits = int.from_bytes(data[21:25], 'little')
     width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
   else:
-    width, height = (int.from_bytes(data[at : at + 2], 'little') & 0x3FFF for at in (26, 28))
+    width, height = (side & 0x3FFF for side in struct.unpack_from('<HH', data, 26))
   _check_size(width, height, max_pixels)
 
 

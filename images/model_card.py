@@ -76,6 +76,8 @@ def from_json(card: Any, labels: Sequence[str]) -> ModelCard:
   version = card.get('version')
   if not isinstance(version, str) or not version.isprintable() or not version:
     raise ValueError(f'version is {reprlib.repr(version)}, not a name')
+  if not labels:
+    raise ValueError('there are no labels')
   spec = _mapping(card.get('input', {}), 'input')
   if spec.get('dtype', 'uint8') != 'uint8':
     raise ValueError(f'input dtype is {reprlib.repr(spec["dtype"])}, not uint8')
@@ -120,10 +122,8 @@ def read(model_dir: str) -> ModelCard:
     raise app.UsageError(
       f'--model={model_dir}: its model card or labels are invalid: {error}; {REMEDY}'
     ) from error
-  if SIGNATURE.encode() not in graph or not labels:
-    raise app.UsageError(
-      f'--model={model_dir}: has no signature {SIGNATURE} or no labels; {REMEDY}'
-    )
+  if SIGNATURE.encode() not in graph:
+    raise app.UsageError(f'--model={model_dir}: has no signature {SIGNATURE}; {REMEDY}')
   return card
 
 

@@ -1,54 +1,34 @@
-"""Files, local or gs://. What is written appears whole or not at all.
+"""Files, local or gs://. A written file appears whole or not at all.
 
-Where something is wrong, every function raises an OSError whose message is one line that names the file and the remedy:
-FileNotFoundError, PermissionError, or Unavailable where trying again later is the remedy.
+  files.write('gs://bucket/run/metrics.json', text)
+  for file in files.match('pictures/**/*.png'):
+    content = files.read(file.uri)
+
+Every function raises an OSError whose message is one line that names the file and the remedy, among
+them FileNotFoundError and PermissionError; or Unavailable, which is no OSError, if the remedy is to
+try again later.
 """
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO, NamedTuple
-
-from absl import app
+from typing import BinaryIO
 
 from storage import local
+from storage.base import Backend
+from storage.base import File as File
+from storage.base import Unavailable as Unavailable
+from storage.base import as_usage_error as as_usage_error
 
 CLOUD = 'gs://'
 
 
-class File(NamedTuple):
-  """A file that was found, and its size in bytes."""
-
-  uri: str
-  size: int
-
-
-class Unavailable(OSError):
-  """Cloud Storage did not answer for as long as a call is repeated."""
-
-
-@contextlib.contextmanager
-def refused(flag: str) -> Iterator[None]:
-  """Makes what is wrong with files that the user named bad input, unless it may be right later.
-
-  Raises:
-    app.UsageError: in place of any OSError but Unavailable, with `flag` before its message.
-  """
-  try:
-    yield
-  except Unavailable:
-    raise
-  except OSError as error:
-    raise app.UsageError(f'{flag}: {str(error).splitlines()[0]}') from error
-
-
 def is_local(uri: str) -> bool:
+  """Returns whether a file is on this machine's file system."""
   return '://' not in uri
 
 
-def _home(uri: str):
-  """The module that keeps this file. Cloud Storage's client takes a third of a second to import."""
+def _backend(uri: str) -> Backend:
+  """Returns the backend module for a URI. That of Cloud Storage takes 0.3 s to import."""
   if is_local(uri):
     return local
   if not uri.startswith(CLOUD):
@@ -59,89 +39,96 @@ def _home(uri: str):
 
 
 def join(directory: str, *names: str) -> str:
+  """Returns the URI of a file in a directory."""
   return '/'.join([directory.rstrip('/'), *names])
 
 
 def match(pattern: str) -> list[File]:
-  """The files that a pattern names, sorted. `**/` also stands for no directory at all.
+  """Returns the files that a pattern names, sorted. `**/` also matches no directory at all.
 
-  Wildcards match no name that begins with a dot. A file whose very name the pattern is, is the only one it names.
+  Wildcards match no name that begins with a dot. If a file's name is the pattern itself, that is
+  the only match.
   """
-  return [File(*found) for found in sorted(_home(pattern).match(pattern))]
+  return sorted(_backend(pattern).match(pattern))
 
 
-def under(directory: str) -> list[File]:
-  """All files in a directory and its directories, sorted, but for those whose names begin with a dot."""
-  return [File(*found) for found in sorted(_home(directory).under(directory))]
+def list_files(directory: str) -> list[File]:
+  """Returns all files in a directory and its subdirectories, sorted, except hidden ones.
+
+  Hidden are those whose name, or a subdirectory's, begins with a dot.
+  """
+  return sorted(_backend(directory).list_files(directory))
 
 
 def exists(uri: str) -> bool:
-  return os.path.exists(uri) if is_local(uri) else _home(uri).exists(uri)
+  """Returns whether there is such a file."""
+  return _backend(uri).exists(uri)
 
 
 def open_bytes(uri: str) -> BinaryIO:
-  """The file's own bytes, in any order: nothing is decompressed by its name."""
-  return open(uri, 'rb') if is_local(uri) else _home(uri).open_bytes(uri)
+  """Opens a file for reading its stored bytes, in any order: nothing is decompressed by name."""
+  return _backend(uri).open_bytes(uri)
 
 
 def read(uri: str, limit: int | None = None) -> bytes:
-  """The file's content.
+  """Returns the file's content.
 
   Raises:
     ValueError: it has more than `limit` bytes.
   """
-  return _home(uri).read(uri, limit)
+  return _backend(uri).read(uri, limit)
 
 
 def write(uri: str, content: str | bytes, durable: bool = False) -> None:
-  """Replaces the file at `uri` in one step. An object in a bucket only appears when its upload ends.
+  """Replaces the file at `uri` in one step. An object in a bucket appears when its upload ends.
 
   Args:
-    uri: where to; a directory that is missing is made.
+    uri: where to; a missing directory is created.
     content: text is written as UTF-8.
-    durable: whether a local file has to survive a power failure. That costs milliseconds; a bucket's always do.
+    durable: whether a local file has to survive a power failure, which takes milliseconds; objects
+      in a bucket always do.
   """
-  _home(uri).write(uri, content.encode() if isinstance(content, str) else content, durable)
+  encoded = content.encode() if isinstance(content, str) else content
+  _backend(uri).write(uri, encoded, durable)
 
 
 def remove(uris: Iterable[str]) -> None:
-  """Deletes files, those that are there."""
-  for home, some in _by_home(uris).items():
-    home.remove(some)
+  """Deletes those files that exist."""
+  for backend, some in _group_by_backend(uris).items():
+    backend.remove(some)
 
 
-def _by_home(uris: Iterable[str]) -> dict:
-  homes: dict = {}
+def _group_by_backend(uris: Iterable[str]) -> dict[Backend, list[str]]:
+  groups: dict[Backend, list[str]] = {}
   for uri in uris:
-    homes.setdefault(_home(uri), []).append(uri)
-  return homes
+    groups.setdefault(_backend(uri), []).append(uri)
+  return groups
 
 
 def remove_folder(directory: str) -> None:
-  """Deletes a directory, if it is there, and all that is in it."""
-  _home(directory).remove_folder(directory)
+  """Deletes a directory and everything in it, if it exists."""
+  _backend(directory).remove_folder(directory)
 
 
 def publish(source: str, directory: str, last: str) -> None:
-  """Copies the local folder `source` to `directory`, in place of what is there.
+  """Replaces `directory` by a copy of the local folder `source`.
 
-  Readers see a local directory whole or not at all. In a bucket, which has no directories, the file called `last`, for
-  which they look, goes first and comes last.
+  Readers see a local directory whole or not at all. A bucket has no directories: there the file
+  called `last`, for which readers look, is deleted first and written last.
   """
-  _home(directory).publish(source, directory, last)
+  _backend(directory).publish(source, directory, last)
 
 
 def copy(source: str, directory: str, last: str) -> None:
-  """Copies the local folder `source` into `directory`, the file called `last` last. What else is there stays."""
-  _home(directory).copy(source, directory, last)
+  """Copies the local folder `source` into `directory`, the file called `last` last.
+
+  Other files in `directory` stay.
+  """
+  _backend(directory).copy(source, directory, last)
 
 
 @contextlib.contextmanager
 def local_copy(directory: str) -> Iterator[str]:
-  """A local directory with the same files: itself, or one that is gone afterwards."""
-  if is_local(directory):
-    yield directory
-    return
-  with tempfile.TemporaryDirectory() as copy:
-    _home(directory).fetch(directory, copy)
-    yield copy
+  """Yields a local directory with the same files: itself, or one that is deleted afterwards."""
+  with _backend(directory).local_copy(directory) as copied:
+    yield copied

@@ -1,4 +1,7 @@
-"""Objects in Cloud Storage. Every call is repeated while the answer says to try again, for two minutes at most."""
+"""Objects in Cloud Storage: the backend for gs://.
+
+Every call is repeated while the answer asks to try again, for RETRY_SECONDS at most.
+"""
 
 import concurrent.futures
 import contextlib
@@ -6,210 +9,233 @@ import functools
 import io
 import mimetypes
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import requests.adapters
 from google.api_core import exceptions
-from google.cloud import storage
+from google.cloud import storage as cloud_storage
 from google.cloud.storage import retry
 
-from storage import errors, patterns, reader
+from storage import gcs_patterns, gcs_reader
+from storage.base import File
+from storage.gcs_errors import translate_errors
 
-CONNECTIONS = 64  # that a process keeps; a thread that finds all in use opens another
-THREADS = 16  # that delete or copy a folder
-PART_BYTES = 8 << 20  # content larger than this goes up in parts, each of which can be repeated
-WRITERS = 3  # attempts at an object that others write too
-FIRST_DELAY, LONGEST_DELAY, DEADLINE, ANSWER_WITHIN = 0.2, 30.0, 120.0, 60.0  # seconds
+MAX_CONNECTIONS = 64  # kept by a process; a thread that finds all in use opens another
+FOLDER_THREADS = 16  # that delete or copy a folder
+PART_BYTES = 8 << 20  # larger content is uploaded in parts, each of which can be repeated
+MAX_WRITE_ATTEMPTS = 3  # for an object that others write too
+FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, RETRY_SECONDS = 0.2, 30.0, 120.0
+RESPONSE_SECONDS = 60.0
 
-RETRY = retry.DEFAULT_RETRY.with_delay(FIRST_DELAY, LONGEST_DELAY).with_timeout(DEADLINE)
-CALL = {'retry': RETRY, 'timeout': ANSWER_WITHIN}
+CALL: dict[str, Any] = {
+  'retry': retry.DEFAULT_RETRY.with_delay(FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS).with_timeout(
+    RETRY_SECONDS
+  ),
+  'timeout': RESPONSE_SECONDS,
+}
 _lock = threading.Lock()
-# For the sake of traces, the client would ask about the bucket itself, which takes another permission.
+# The client's OpenTelemetry tracing would read bucket metadata, which needs a further permission.
 os.environ.setdefault('DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA', 'true')
 
 
 @functools.lru_cache(maxsize=1)
-def _client_of(process: int) -> storage.Client:
-  client = storage.Client(project=None)  # objects need none
-  # To wait for one would be to wait for ever: after an answer that is an error, the library does not give it back.
-  adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS, pool_block=False)
-  for scheme in ('https://', 'http://'):  # the latter is an emulator's
+def _client_of(process: int, emulator: str | None) -> cloud_storage.Client:
+  """Returns the client of a process: a forked one must not share its parent's connections."""
+  client = cloud_storage.Client(project=None)  # objects need none
+  # Do not block on the pool: after an error response the library leaks the connection, so a full
+  # pool would deadlock.
+  adapter = requests.adapters.HTTPAdapter(pool_maxsize=MAX_CONNECTIONS, pool_block=False)
+  for scheme in ('https://', 'http://'):  # an emulator has the latter
     client._http.mount(scheme, adapter)
   return client
 
 
-def _bucket(uri: str) -> tuple[storage.Bucket, str]:
-  """The bucket, and the name in it."""
-  with _lock, errors.explained(uri):
-    client = _client_of(
-      os.getpid()
-    )  # a process that was forked must not share its parent's connections
+def _bucket(uri: str) -> tuple[cloud_storage.Bucket, str]:
+  """Returns the bucket and the name in it."""
+  with _lock, translate_errors(uri):
+    client = _client_of(os.getpid(), os.environ.get('STORAGE_EMULATOR_HOST'))
   bucket, _, name = uri.removeprefix('gs://').partition('/')
   try:
     return client.bucket(bucket), name
-  except (ValueError, IndexError) as error:  # what the library says to a bad name, and to none
+  except (ValueError, IndexError) as error:  # of a bad name, and of an empty one
     raise OSError(f'{uri}: names no bucket ({error}); write gs://BUCKET/NAME') from error
 
 
-def _blob(uri: str) -> storage.Blob:
+def _blob(uri: str) -> cloud_storage.Blob:
   bucket, name = _bucket(uri)
   if not name:
     raise OSError(f'{uri}: names a bucket and nothing in it; write gs://BUCKET/NAME')
   return bucket.blob(name)
 
 
-def match(pattern: str) -> list[tuple[str, int]]:
-  """(uri, size in bytes) of the objects that a pattern names."""
+def match(pattern: str) -> list[File]:
+  """Returns the objects that a pattern names."""
   bucket, name = _bucket(pattern)
-  found = list(_listed(pattern, bucket, patterns.literal_prefix(name)))
-  fits = patterns.compiled(name).fullmatch
-  return [each for each in found if each[0] == pattern] or [
-    (uri, size) for uri, size in found if fits(uri[len(f'gs://{bucket.name}/') :])
+  found = list(_listed(pattern, bucket, gcs_patterns.literal_prefix(name)))
+  fits = gcs_patterns.compiled(name).fullmatch
+  return [file for file in found if file.uri == pattern] or [
+    file for file in found if fits(file.uri[len(f'gs://{bucket.name}/') :])
   ]
 
 
-def under(directory: str) -> list[tuple[str, int]]:
-  shown = patterns.compiled('**').fullmatch
-  inside = directory.rstrip('/') + '/'
-  return [(uri, size) for uri, size in _inside(directory) if shown(uri.removeprefix(inside))]
+def list_files(directory: str) -> list[File]:
+  """Returns all objects in a folder and its subfolders, except hidden ones."""
+  is_visible = gcs_patterns.compiled('**').fullmatch
+  prefix = directory.rstrip('/') + '/'
+  return [file for file in _inside(directory) if is_visible(file.uri.removeprefix(prefix))]
 
 
-def _inside(directory: str) -> Iterator[tuple[str, int]]:
+def _inside(directory: str) -> Iterator[File]:
   bucket, name = _bucket(directory)
   return _listed(directory, bucket, name.rstrip('/') + '/' if name.rstrip('/') else '')
 
 
-def _listed(uri: str, bucket: storage.Bucket, prefix: str) -> Iterator[tuple[str, int]]:
-  with errors.explained(uri, only_the_bucket=True):
+def _listed(uri: str, bucket: cloud_storage.Bucket, prefix: str) -> Iterator[File]:
+  with translate_errors(uri, only_the_bucket=True):
     for blob in bucket.list_blobs(prefix=prefix, fields='items(name,size),nextPageToken', **CALL):
-      yield f'gs://{bucket.name}/{blob.name}', blob.size
+      yield File(f'gs://{bucket.name}/{blob.name}', blob.size)
 
 
 def exists(uri: str) -> bool:
-  with errors.explained(uri):
+  """Returns whether there is such an object."""
+  with translate_errors(uri):
     return _blob(uri).exists(**CALL)
 
 
 def open_bytes(uri: str) -> BinaryIO:
+  """Opens an object for reading, in any order."""
   blob = _blob(uri)
-  with errors.explained(uri):
+  with translate_errors(uri):
     blob.reload(**CALL)
-  return reader.opened(blob, uri, **CALL)
+  return gcs_reader.open_blob(blob, uri, **CALL)
 
 
 class _Limited(io.BytesIO):
-  """Takes what comes until it is too much."""
+  """A BytesIO that refuses more than `limit` bytes."""
 
   limit: int | None = None
 
   def write(self, content) -> int:
+    """Appends content; raises ValueError if that is too much."""
     if self.limit is not None and self.tell() + len(content) > self.limit:
       raise ValueError(f'the file has more than {self.limit} bytes')
     return super().write(content)
 
 
 def read(uri: str, limit: int | None) -> bytes:
-  """One request. The library leaves the checksum out where a broken download went on; this does not."""
+  """Returns the content, in one request; raises ValueError if it has more than `limit` bytes.
+
+  The library skips the checksum if a broken download was continued; this does not.
+  """
   blob, held = _blob(uri), _Limited()
   held.limit = limit
-  with errors.explained(uri):
+  with translate_errors(uri):
     blob.download_to_file(held, raw_download=True, checksum=None, **CALL)
   content = held.getvalue()
-  reader.verify(uri, reader.crc32c(content), blob.crc32c)
+  gcs_reader.verify(uri, gcs_reader.crc32c(content), blob.crc32c)
   return content
 
 
 def write(uri: str, content: bytes, durable: bool = True) -> None:
-  """Creates the object, or replaces the generation that is there.
+  """Creates the object, or replaces the current generation.
 
-  The precondition makes repeating a call safe. Where it fails although the content is ours, an earlier attempt arrived
-  and its answer did not, or another worker wrote the same bytes: both are done.
+  The precondition makes repeating a call safe. If it fails although the content is ours, an earlier
+  attempt arrived and its answer did not, or another worker wrote the same bytes: both are success.
 
   Raises:
     OSError: another process keeps writing something else there.
   """
-  blob, checksum, generation = _blob(uri), reader.crc32c(content), 0
+  blob, checksum, generation = _blob(uri), gcs_reader.crc32c(content), 0
   blob.chunk_size = PART_BYTES
-  kind = mimetypes.guess_type(uri)[0] or 'application/octet-stream'  # a report shows in the browser
-  with errors.explained(uri, only_the_bucket=True):
-    for _ in range(WRITERS):
+  kind = mimetypes.guess_type(uri)[0] or 'application/octet-stream'  # browsers show a report
+  with translate_errors(uri, only_the_bucket=True):
+    for _ in range(MAX_WRITE_ATTEMPTS):
       try:
         blob.upload_from_file(
-          io.BytesIO(content), size=len(content), content_type=kind, checksum='crc32c', if_generation_match=generation,
+          io.BytesIO(content),
+          size=len(content),
+          content_type=kind,
+          checksum='crc32c',
+          if_generation_match=generation,
           **CALL,
-        )  # fmt: skip
+        )
         return
       except (exceptions.PreconditionFailed, exceptions.NotFound) as error:
-        held = blob.bucket.get_blob(blob.name, **CALL)
-        if held and held.crc32c == checksum:
+        found = blob.bucket.get_blob(blob.name, **CALL)
+        if found and found.crc32c == checksum:
           return
-        if not held and isinstance(error, exceptions.NotFound):
+        if not found and isinstance(error, exceptions.NotFound):
           raise
-        generation = held.generation if held else 0
+        generation = found.generation if found else 0
   raise OSError(
-    f'{uri}: another process writes it too, and something else; let one of them write elsewhere'
+    f'{uri}: another process writes something else there too; let one of them write elsewhere'
   )
 
 
 def remove(uris: Iterable[str]) -> None:
-  _each(_remove, uris)
+  """Deletes those objects that exist."""
+  _for_each(_remove, uris)
 
 
 def _remove(uri: str) -> None:
-  """Deletes an object. One that is gone may be what an earlier attempt did."""
-  with errors.explained(uri), contextlib.suppress(exceptions.NotFound):
+  """Deletes an object. If it is gone, an earlier attempt may have deleted it."""
+  with translate_errors(uri), contextlib.suppress(exceptions.NotFound):
     _blob(uri).delete(**CALL)
 
 
-def _each(do: Callable[[str], object], uris: Iterable[str]) -> None:
-  """Not in a batch request: where a part of one fails, the rest says nothing about it."""
-  with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-    list(pool.map(do, uris))
+def _for_each(do: Callable[[str], object], names: Iterable[str]) -> None:
+  """Calls `do` for each in threads; a batch request would not report which parts failed."""
+  with concurrent.futures.ThreadPoolExecutor(FOLDER_THREADS) as pool:
+    list(pool.map(do, names))
 
 
 def remove_folder(directory: str) -> None:
-  remove([uri for uri, _ in _inside(directory)])
+  """Deletes everything in a folder."""
+  remove([file.uri for file in _inside(directory)])
 
 
 def publish(source: str, directory: str, last: str) -> None:
+  """Replaces `directory` by a copy of the local folder `source`, removing `last` first."""
   remove([f'{directory.rstrip("/")}/{last}'])
   remove_folder(directory)
   copy(source, directory, last)
 
 
 def copy(source: str, directory: str, last: str) -> None:
+  """Uploads the local folder `source` into `directory`, the file called `last` last."""
   target = f'{directory.rstrip("/")}/'
+
+  def upload(name: str) -> None:
+    """Writes one file of the folder."""
+    with open(os.path.join(source, name), 'rb') as file:
+      write(target + name, file.read())
+
   names = [
     os.path.relpath(os.path.join(root, name), source)
     for root, _, names in os.walk(source)
     for name in names
   ]
-  _each(
-    lambda name: _upload(os.path.join(source, name), target + name),
-    [name for name in names if name != last],
-  )
-  _upload(os.path.join(source, last), target + last)
+  _for_each(upload, [name for name in names if name != last])
+  upload(last)
 
 
-def _upload(path: str, uri: str) -> None:
-  with open(path, 'rb') as file:
-    write(uri, file.read())
+@contextlib.contextmanager
+def local_copy(directory: str) -> Iterator[str]:
+  """Yields a temporary directory with everything in a folder."""
+  prefix = f'{directory.rstrip("/")}/'
+  with tempfile.TemporaryDirectory() as scratch:
 
+    def download(uri: str) -> None:
+      """Copies one object to the directory."""
+      if uri.endswith('/'):  # what other programs create in place of a folder
+        return
+      path = os.path.join(scratch, uri.removeprefix(prefix))
+      os.makedirs(os.path.dirname(path), exist_ok=True)
+      with open(path, 'wb') as file:
+        file.write(read(uri, None))
 
-def fetch(directory: str, to: str) -> None:
-  """Copies every object in a folder into the local directory `to`."""
-  target = f'{directory.rstrip("/")}/'
-  _each(
-    lambda uri: _download(uri, os.path.join(to, uri.removeprefix(target))),
-    [uri for uri, _ in _inside(directory)],
-  )
-
-
-def _download(uri: str, path: str) -> None:
-  if uri.endswith('/'):  # what other programs put where a folder should be
-    return
-  os.makedirs(os.path.dirname(path), exist_ok=True)
-  with open(path, 'wb') as file:
-    file.write(read(uri, None))
+    _for_each(download, [file.uri for file in _inside(directory)])
+    yield scratch

@@ -1,4 +1,4 @@
-"""Files on this machine."""
+"""Files on this machine: the backend for paths without a scheme."""
 
 import contextlib
 import glob
@@ -7,34 +7,52 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from storage.base import File
 
 
-def match(pattern: str) -> Iterator[tuple[str, int]]:
-  """(path, size in bytes) of the files that a pattern names."""
-  if os.path.isfile(pattern):  # a name may hold [ or *
-    yield pattern, os.path.getsize(pattern)
+def match(pattern: str) -> Iterator[File]:
+  """Yields the files that a pattern names."""
+  if os.path.isfile(pattern):  # a name may contain [ or *
+    yield File(pattern, os.path.getsize(pattern))
     return
   for path in glob.iglob(pattern, recursive=True):
     yield from _sized(path)
 
 
-def under(directory: str) -> Iterator[tuple[str, int]]:
+def list_files(directory: str) -> Iterator[File]:
+  """Yields all files in a directory and its subdirectories, except hidden ones."""
   return match(os.path.join(glob.escape(directory), '**'))
 
 
-def _sized(path: str) -> Iterator[tuple[str, int]]:
-  """Itself with its size, unless it is a directory. A link to nothing is left to whoever reads it."""
+def _sized(path: str) -> Iterator[File]:
+  """Yields the file unless `path` is a directory.
+
+  A broken link has size 0; its reader will report it.
+  """
   try:
     status = os.stat(path)
   except OSError:
     if os.path.islink(path):
-      yield path, 0
+      yield File(path, 0)
     return
   if not stat.S_ISDIR(status.st_mode):
-    yield path, status.st_size
+    yield File(path, status.st_size)
+
+
+def exists(path: str) -> bool:
+  """Returns whether there is such a file."""
+  return os.path.exists(path)
+
+
+def open_bytes(path: str) -> BinaryIO:
+  """Opens a file for reading."""
+  return open(path, 'rb')
 
 
 def read(path: str, limit: int | None) -> bytes:
+  """Returns the content; raises ValueError if it has more than `limit` bytes."""
   with open(path, 'rb') as file:
     content = file.read() if limit is None else file.read(limit + 1)
   if limit is not None and len(content) > limit:
@@ -43,8 +61,9 @@ def read(path: str, limit: int | None) -> bytes:
 
 
 def write(path: str, content: bytes, durable: bool) -> None:
+  """Replaces the file in one step."""
   os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-  with _beside(path) as incomplete, open(incomplete, 'wb') as file:
+  with _replacing(path) as incomplete, open(incomplete, 'wb') as file:
     file.write(content)
     if durable:
       file.flush()
@@ -52,8 +71,8 @@ def write(path: str, content: bytes, durable: bool) -> None:
 
 
 @contextlib.contextmanager
-def _beside(path: str) -> Iterator[str]:
-  """A file in the same directory, which takes the place of `path` when nothing goes wrong."""
+def _replacing(path: str) -> Iterator[str]:
+  """Yields a hidden file in the same directory, which replaces `path` on success."""
   handle, incomplete = tempfile.mkstemp(
     dir=os.path.dirname(path) or '.', prefix='.' + os.path.basename(path)
   )
@@ -68,17 +87,20 @@ def _beside(path: str) -> Iterator[str]:
 
 
 def remove(paths: Iterable[str]) -> None:
+  """Deletes those files that exist."""
   for path in paths:
     with contextlib.suppress(FileNotFoundError):
       os.unlink(path)
 
 
 def remove_folder(directory: str) -> None:
+  """Deletes a directory and everything in it, if it exists."""
   if os.path.lexists(directory):
     shutil.rmtree(directory)
 
 
 def publish(source: str, directory: str, last: str) -> None:
+  """Replaces `directory` by a copy of `source`. A rename makes it appear whole, `last` and all."""
   incomplete = f'{directory.rstrip("/")}.incomplete-{os.getpid()}'
   shutil.copytree(source, incomplete)
   remove_folder(directory)
@@ -86,10 +108,17 @@ def publish(source: str, directory: str, last: str) -> None:
 
 
 def copy(source: str, directory: str, last: str) -> None:
-  shutil.copytree(
-    source,
-    directory,
-    dirs_exist_ok=True,
-    ignore=lambda folder, _: [last] if folder == source else [],
-  )
+  """Copies the folder `source` into `directory`, the file called `last` last."""
+
+  def ignore_last(folder: str, _: list[str]) -> list[str]:
+    """Returns the names in `folder` that are not copied yet."""
+    return [last] if folder == source else []
+
+  shutil.copytree(source, directory, dirs_exist_ok=True, ignore=ignore_last)
   shutil.copy(os.path.join(source, last), directory)
+
+
+@contextlib.contextmanager
+def local_copy(directory: str) -> Iterator[str]:
+  """Yields the directory itself."""
+  yield directory

@@ -1,4 +1,4 @@
-"""A bucket server for tests: fake-gcs-server, and in front of it the proxy that makes one request in twenty fail.
+"""A bucket server for tests: fake-gcs-server behind a proxy that makes one request in 20 fail.
 
   python -m tests.bucket --bind=0.0.0.0 --directory=DIR
 
@@ -9,12 +9,14 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import unittest.mock
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -34,9 +36,9 @@ class Bucket:
   """A running server.
 
   Attributes:
-    direct: where the bucket server itself is, which never fails: http://HOST:PORT.
-    address: where its clients should go.
-    authority: the certificate, PEM, of who signed the proxy's.
+    direct: address of the bucket server itself, which never fails: http://HOST:PORT.
+    address: address for its clients.
+    authority: the PEM certificate of the authority that signed the proxy's.
   """
 
   direct: str
@@ -44,7 +46,10 @@ class Bucket:
   authority: pathlib.Path
 
   def environment(self) -> dict[str, str]:
-    """What makes gs:// this server: for google-cloud-storage, and for TensorFlow, which has Google's names built in."""
+    """Returns the variables that make gs:// this server, for google-cloud-storage and TensorFlow.
+
+    TensorFlow has Google's names built in.
+    """
     return {
       'STORAGE_EMULATOR_HOST': self.address,
       'HTTPS_PROXY': self.address,
@@ -58,18 +63,23 @@ class Bucket:
     }
 
   def counts(self, every: int | None = None) -> dict[str, int]:
-    """Requests so far: reads, writes, and how many of them failed `before` and `after` they took effect.
+    """Returns the number of requests so far, and of those that failed.
 
-    `every` changes which fail from here on.
+    Counted are reads, writes, and how many failed `before` and `after` they took effect. `every`
+    changes which requests fail from now on.
     """
     return json.loads(_get(f'{self.address}/proxy' + ('' if every is None else f'?every={every}')))
 
+  def fail_after(self, reads: int) -> None:
+    """Lets `reads` more reads pass, then fails all requests until this is called with -1."""
+    _get(f'{self.address}/proxy?reads={reads}')
+
   def listing(self, bucket: str) -> list[dict]:
-    """What is in a bucket at this moment, as the API describes it."""
+    """Returns the objects in a bucket, as the API describes them."""
     return json.loads(_get(f'{self.direct}/storage/v1/b/{bucket}/o')).get('items', [])
 
   def content(self, bucket: str, name: str, generation: str) -> bytes | None:
-    """An object as it was, or None where it is another by now."""
+    """Returns a generation of an object, or None if it has been replaced."""
     try:
       return _get(
         f'{self.direct}/download/storage/v1/b/{bucket}/o/{_quoted(name)}?alt=media&generation={generation}'
@@ -78,10 +88,12 @@ class Bucket:
       return None
 
   def put(self, bucket: str, name: str, content: bytes) -> None:
+    """Writes an object."""
     url = f'{self.direct}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={_quoted(name)}'
     urllib.request.urlopen(urllib.request.Request(url, content)).close()  # noqa: S310
 
   def create(self, bucket: str) -> None:
+    """Creates a bucket."""
     request = urllib.request.Request(  # noqa: S310
       f'{self.direct}/storage/v1/b',
       json.dumps({'name': bucket}).encode(),
@@ -108,7 +120,10 @@ def serving(
   port: int = 0,
   tls_port: int | None = None,
 ) -> Iterator[Bucket]:
-  """Runs a server, empty or with `contents`: a folder for each bucket. Certificates and logs go to `directory`."""
+  """Runs a server, empty or with `contents`, which has a folder for each bucket.
+
+  Certificates and logs go to `directory`.
+  """
   authority = trustme.CA()
   certificate = authority.issue_cert('www.googleapis.com', 'storage.googleapis.com')
   authority.cert_pem.write_to_path(directory / 'authority.pem')
@@ -118,14 +133,33 @@ def serving(
   with contextlib.ExitStack() as stack:
     stack.enter_context(_running(directory / 'server.log', *_server(port_behind, contents)))
     _wait_for(port_behind)
-    command = [sys.executable, str(ROOT / 'tests/bucket_proxy.py'), f'--upstream={upstream}', f'--bind={bind}',
-               f'--port={port}', f'--certificate={directory}/certificate.pem', f'--every={every}']  # fmt: skip
+    command = [
+      sys.executable,
+      str(ROOT / 'tests/bucket_proxy.py'),
+      f'--upstream={upstream}',
+      f'--bind={bind}',
+      f'--port={port}',
+      f'--certificate={directory}/certificate.pem',
+      f'--every={every}',
+    ]
     command += [] if tls_port is None else [f'--tls_port={tls_port}']
     proxy = stack.enter_context(_running(directory / 'proxy.log', *command))
     assert proxy.stdout
     host = '127.0.0.1' if bind == '0.0.0.0' else bind  # noqa: S104
     address = f'http://{host}:{proxy.stdout.readline().decode().strip()}'
     yield Bucket(f'http://{upstream}', address, directory / 'authority.pem')
+
+
+@contextlib.contextmanager
+def serving_this_process(
+  directory: pathlib.Path, contents: pathlib.Path | None = None, every: int = EVERY
+) -> Iterator[Bucket]:
+  """Runs a server that is gs:// for this process, and for those that it starts."""
+  with (
+    serving(directory, contents, every) as running,
+    unittest.mock.patch.dict(os.environ, running.environment()),
+  ):
+    yield running
 
 
 def _server(port: int, contents: pathlib.Path | None) -> list[str]:

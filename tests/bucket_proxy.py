@@ -1,13 +1,16 @@
-"""What stands between the tests and the bucket server: failures, and TLS for clients that know Google's names only.
+"""A proxy before the bucket server: failures, and TLS for clients that know only Google's names.
 
-  python tests/bucket_proxy.py --upstream=127.0.0.1:4443 --port=8080 --certificate=certificate.pem --every=20
+  python tests/bucket_proxy.py --upstream=127.0.0.1:4443 --port=8080 --every=20 \
+    --certificate=certificate.pem
 
-One port takes plain HTTP (STORAGE_EMULATOR_HOST) and CONNECT (HTTPS_PROXY), behind which it is www.googleapis.com and
-storage.googleapis.com; --tls_port is these two directly, for a network that gives its address their names. Needs
-Python alone, so any container can run it.
+One port takes plain HTTP (STORAGE_EMULATOR_HOST) and CONNECT (HTTPS_PROXY), behind which it is
+www.googleapis.com and storage.googleapis.com; --tls_port is these two directly, for a network that
+gives its address their names. Needs only Python, so any container can run it.
 
-One request in --every is answered 503, reads and writes counted apart. A write fails in turn after it took effect, as
-happens where the answer is lost, and before. /proxy says how many there were; /proxy?every=N changes N, 0 for never.
+One request in --every is answered 503, reads and writes counted separately. Writes fail alternately
+after they took effect, as if the answer was lost, and before. /proxy returns the counts;
+/proxy?every=N changes N, 0 for never; /proxy?reads=N lets N more reads pass and then answers
+everything with 503, until /proxy?reads=-1.
 """
 
 import argparse
@@ -20,11 +23,18 @@ import ssl
 import bucket_repairs  # lies beside this file
 
 HOSTS = {b'www.googleapis.com:443', b'storage.googleapis.com:443'}
-# fake-gcs-server answers 501 to Transfer-Encoding: identity, which TensorFlow sends; a body is passed on as a whole.
+# fake-gcs-server answers 501 to Transfer-Encoding: identity, which TensorFlow sends; a body is
+# passed on whole.
 FRAMING = re.compile(rb'(?i)(transfer-encoding|content-length|expect|connection|proxy-connection):')
 LIMIT = 1 << 20
-UNAVAILABLE = b'HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\nContent-Type: text/plain\r\n\r\ntry again'
-PRECONDITION_FAILED = b'HTTP/1.1 412 Precondition Failed\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}'
+UNAVAILABLE = (
+  b'HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\nContent-Type: text/plain\r\n\r\n'
+  b'try again'
+)
+PRECONDITION_FAILED = (
+  b'HTTP/1.1 412 Precondition Failed\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n'
+  b'{}'
+)
 
 
 class Failures:
@@ -32,11 +42,16 @@ class Failures:
 
   def __init__(self, every: int):
     self.every, self.counts = every, collections.Counter[str]()
+    self.reads_left = -1  # until an outage; -1: there is none
 
   def of(self, head: bytes) -> str:
-    """'before', 'after' or '': whether the request fails, and before or after it takes effect."""
+    """Returns 'before' or 'after' if the request fails before or after it takes effect, else ''."""
     kind = 'reads' if head.startswith((b'GET', b'HEAD')) else 'writes'
     self.counts[kind] += 1
+    if self.reads_left == 0:
+      return 'before'
+    if kind == 'reads' and self.reads_left > 0:
+      self.reads_left -= 1
     if not self.every or self.counts[kind] % self.every:
       return ''
     self.counts[f'failed_{kind}'] += 1
@@ -45,8 +60,11 @@ class Failures:
     return when
 
   def answer(self, head: bytes) -> bytes:
+    """Obeys a request to /proxy and answers it with the counts."""
     if asked := re.match(rb'\S+ /proxy\?every=(\d+)', head):
       self.every = int(asked[1])
+    if asked := re.match(rb'\S+ /proxy\?reads=(-?\d+)', head):
+      self.reads_left = int(asked[1])
     body = json.dumps({'every': self.every, **self.counts}).encode()
     return b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s' % (len(body), body)
 
@@ -71,7 +89,7 @@ async def read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
 
 
 class Upstream:
-  """One connection to the bucket server, opened again when it has to be."""
+  """One connection to the bucket server, opened again when necessary."""
 
   def __init__(self, host: str, port: int):
     self.address = host, port
@@ -79,7 +97,7 @@ class Upstream:
     self.writer: asyncio.StreamWriter | None = None
 
   async def ask(self, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-    """The head and the body of the answer."""
+    """Sends a request and returns the head and the body of the answer."""
     if self.writer is None or self.writer.is_closing():
       self.reader, self.writer = await asyncio.open_connection(*self.address, limit=LIMIT)
     assert self.reader
@@ -148,12 +166,12 @@ class Proxy:
     self.uploads.remember(head, answer)
     if when == 'after' and answer.split(b' ', 2)[1] < b'400':
       return UNAVAILABLE
-    if writer.get_extra_info('sslcontext'):  # the server thinks that it was asked without
+    if writer.get_extra_info('sslcontext'):  # the server was asked without TLS
       answer = re.sub(rb'(?i)(\r\nlocation: )http://', rb'\1https://', answer, count=1)
     return answer
 
   async def ask(self, head: bytes, body: bytes, upstream: Upstream) -> bytes:
-    """What the server answers, whole."""
+    """Returns the server's whole answer."""
     if bucket_repairs.asks_for_layout(head):
       return bucket_repairs.FLAT_LAYOUT
     if condition := bucket_repairs.condition(head, body):

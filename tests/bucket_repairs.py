@@ -1,8 +1,8 @@
-"""What fake-gcs-server does otherwise than Cloud Storage, and a test of ours would trip over.
+"""Repairs of fake-gcs-server where it differs from Cloud Storage and our tests would notice.
 
-It appends a part of a resumable upload that is sent again, forgets an upload that is complete, does not answer how far
-one is, and starts one whatever its ifGenerationMatch. It does not know that a bucket has a layout, for which TensorFlow
-asks before it renames.
+It appends a part of a resumable upload that is sent again, forgets an upload that is complete, does
+not report how far one is, and starts one whatever its ifGenerationMatch. It does not know that a
+bucket has a layout, for which TensorFlow asks before it renames.
 """
 
 import json
@@ -18,11 +18,12 @@ FLAT_LAYOUT = (
 
 
 def asks_for_layout(head: bytes) -> bool:
+  """Returns whether a request is TensorFlow's question about the layout."""
   return target(head)[0].endswith('/storageLayout')
 
 
 def target(head: bytes) -> tuple[str, dict[str, str]]:
-  """Path and query of a request."""
+  """Returns path and query of a request."""
   url = urllib.parse.urlsplit(head.split(b' ', 2)[1].decode())
   return url.path, dict(urllib.parse.parse_qsl(url.query))
 
@@ -31,11 +32,14 @@ class Uploads:
   """The resumable uploads so far."""
 
   def __init__(self) -> None:
-    self.finished: dict[str, bytes] = {}  # by upload id: what was answered
+    self.finished: dict[str, bytes] = {}  # the answer by upload id
     self.persisted: dict[str, int] = {}  # bytes
 
   def known(self, head: bytes) -> bytes | None:
-    """The answer to a part that is already there, or to the question how much is; None where there is more to do."""
+    """Returns the answer to a part that has arrived, or to the question how much has.
+
+    Returns None for any other request.
+    """
     upload, part = target(head)[1].get('upload_id', ''), PART.search(head)
     if not upload or not part:
       return None
@@ -48,7 +52,7 @@ class Uploads:
     return b'HTTP/1.1 308 Resume Incomplete\r\n' + held + b'Content-Length: 0\r\n\r\n'
 
   def remember(self, head: bytes, answer: bytes) -> None:
-    """Takes note of what the server said to a part."""
+    """Records the server's answer to a part."""
     upload, part = target(head)[1].get('upload_id', ''), PART.search(head)
     status = answer.split(b' ', 2)[1]
     if upload and status == b'200':
@@ -58,7 +62,10 @@ class Uploads:
 
 
 def condition(head: bytes, body: bytes) -> tuple[str, str] | None:
-  """For the start of a resumable upload: the object's path, and the generation it must have ('0': none)."""
+  """Returns the object's path and the generation it must have ('0': none), or None.
+
+  They are known at the start of a resumable upload.
+  """
   path, query = target(head)
   if (
     query.get('uploadType') != 'resumable'

@@ -1,4 +1,4 @@
-"""The whole thing in a bucket, where one request in twenty fails: train, be killed, resume, export, score."""
+"""Whole runs in a bucket, while one request in twenty fails: train, kill, resume, export, score."""
 
 import base64
 import hashlib
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import collection
-from storage import files, gcs
+from storage import files
 from tests import bucket
 from trainer import checkpoint
 
@@ -72,7 +72,7 @@ def check_content(name: str, content: bytes, listed: dict) -> None:
 
 
 class Watcher(threading.Thread):
-  """Lists the bucket again and again, and checks every generation of every object that it comes across."""
+  """Lists the bucket repeatedly, and checks every generation of every object that it finds."""
 
   def __init__(self, server: bucket.Bucket):
     super().__init__(daemon=True)
@@ -112,13 +112,11 @@ def server(tfds_dir, tmp_path_factory):
   with bucket.serving(home, contents) as running, pytest.MonkeyPatch.context() as patch:
     for name, value in running.environment().items():
       patch.setenv(name, value)
-    gcs._client_of.cache_clear()
     watcher = Watcher(running)
     watcher.start()
     yield running
     watcher.ended.set()
     watcher.join()
-  gcs._client_of.cache_clear()
   assert not watcher.wrong
   assert sum(map(len, watcher.seen.values())) > 60
 
@@ -158,7 +156,7 @@ def names(server: bucket.Bucket, pattern: str) -> list[str]:
 
 @pytest.fixture(scope='module')
 def trainings(server, tfds_dir, idx_dir, tmp_path_factory) -> tuple[str, pathlib.Path]:
-  """What the trainer said that went on in the bucket where another was killed; an undisturbed one's local workdir."""
+  """The log of a trainer that resumed a killed one in the bucket; an undisturbed one's workdir."""
   local = tmp_path_factory.mktemp('local')
   undisturbed = start('trainer.main', f'--workdir={local}', f'--data_dir={tfds_dir}', *FLAGS)
   flags = (
@@ -186,16 +184,24 @@ def test_training_ends_as_on_a_disk(trainings, server):
   metrics = [json.loads(files.read(f'{home}/metrics.json')) for home in (RUN, local)]
   for name in ('version', 'test_accuracy', 'test_loss', 'val_accuracy', 'confusion'):
     assert metrics[0][name] == metrics[1][name], name
-  relative = lambda home: {file.uri.removeprefix(f'{home}/') for file in files.under(str(home))}
-  checkpoints = lambda found: {name for name in found if name.startswith('checkpoints/')}
-  assert relative(RUN) - checkpoints(relative(RUN)) == relative(local) - checkpoints(
-    relative(local)
-  )
+  assert relative_names(RUN) == relative_names(str(local))
+
+
+def relative_names(home: str) -> set[str]:
+  """Returns the files of a run except its checkpoints."""
+  found = {file.uri.removeprefix(f'{home}/') for file in files.list_files(home)}
+  return {name for name in found if not name.startswith('checkpoints/')}
 
 
 def test_scoring_ends_as_on_a_disk(trainings, server):
-  flags = (f'--model={RUN}/export/1', f'--input={PICTURES}', f'--output={SCORED}', '--label_from=directory',
-           '--precision=float32', '--chunk_images=500')  # fmt: skip
+  flags = (
+    f'--model={RUN}/export/1',
+    f'--input={PICTURES}',
+    f'--output={SCORED}',
+    '--label_from=directory',
+    '--precision=float32',
+    '--chunk_images=500',
+  )
   kill_when(start('batch.main', *flags), lambda: len(names(server, 'scored/predictions/.*')) >= 3)
   assert names(server, 'scored/_SUCCESS') == []
   written = {

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from benchmarks import collection
+from tests import reader_kit
 from tests import score_kit as kit
 
 MULTIPROCESS = '--direct_running_mode=multi_processing'
@@ -181,16 +182,16 @@ def test_a_run_resumes_within_a_shard(few, exported, tmp_path):
 def _tar_of(pattern: str, path: pathlib.Path) -> pathlib.Path:
   import glob
 
-  from batch import chunk, tfrecord
+  from batch import chunk, source
 
   rows = []
   for uri in sorted(glob.glob(pattern)):
-    for columns in tfrecord.read(chunk.Shard(0, 'tfrecord', uri), 0, 10_000):
+    for columns in source.read(chunk.Shard(0, 'tfrecord', uri), 0, reader_kit.settings()):
       rows += [
         (int(i[5:]), png, label)
         for i, png, label in zip(columns.ids, columns.encoded, columns.labels)
       ]
-  collection._write_tar(str(path), iter(rows))
+  collection.write_tar(str(path), iter(rows))
   return path
 
 

@@ -56,7 +56,9 @@ def newest(directory: str) -> dict[str, np.ndarray] | None:
 
 def _paths(directory: str) -> list[str]:
   """Returns the checkpoints, oldest first."""
-  return [file.uri for file in files.under(directory) if NAME.fullmatch(os.path.basename(file.uri))]
+  return [
+    file.uri for file in files.list_files(directory) if NAME.fullmatch(os.path.basename(file.uri))
+  ]
 
 
 def _verified(path: str) -> bytes:

@@ -20,7 +20,7 @@ def check(directory: str, settings: dict) -> None:
   """
   path = files.join(directory, SETTINGS)
   probe = files.join(directory, f'.writable-{secrets.token_hex(4)}')  # one per host
-  with files.refused(f'--workdir={directory}: cannot be written'):
+  with files.as_usage_error(f'--workdir={directory}: cannot be written'):
     write(probe, b'')
     files.remove([probe])
     stored = json.loads(files.read(path)) if files.exists(path) else settings

@@ -110,7 +110,7 @@ def _prepare_in_bucket(data_dir: str | None, idx_dir: str | None) -> tfds.core.D
   with tempfile.TemporaryDirectory() as scratch:
     prepared = prepare(scratch, idx_dir)
     target = mnist.FashionMNIST(data_dir=data_dir).data_dir
-    with files.refused(f'--data_dir={data_dir}: cannot be written'):
+    with files.as_usage_error(f'--data_dir={data_dir}: cannot be written'):
       files.copy(str(prepared.data_dir), str(target), last='dataset_info.json')
   return mnist.FashionMNIST(data_dir=data_dir)
 
@@ -152,9 +152,9 @@ def _locked(data_dir: str | None) -> Iterator[None]:
 
 def _check_version(data_dir: str | None) -> None:
   home = os.path.join(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR), 'fashion_mnist')
-  with files.refused(f'--data_dir={data_dir}'):
+  with files.as_usage_error(f'--data_dir={data_dir}'):
     prefix = files.join(home, '')
-    names = {file.uri.removeprefix(prefix).split('/')[0] for file in files.under(home)}
+    names = {file.uri.removeprefix(prefix).split('/')[0] for file in files.list_files(home)}
   found = sorted(name for name in names if name[:1].isdigit() and 'incomplete' not in name)
   if found and VERSION not in found:
     raise app.UsageError(

@@ -43,8 +43,6 @@ def read_idx(idx_dir: str, name: str) -> bytes:
   remedy = f'--idx_dir needs the four published files {", ".join(IDX_SHA256)}'
   try:
     content = gzip.decompress(files.read(path))
-  except files.Unavailable:
-    raise
   except (OSError, EOFError, zlib.error) as error:
     raise app.UsageError(
       f'--idx_dir: {path} cannot be read ({_first_line(error)}); {remedy}'

@@ -39,7 +39,7 @@ def load(data_dir: str | None, idx_dir: str | None, source: str | None) -> Datas
   if data_dir or idx_dir:
     raise app.UsageError('--dataset=image_folder: takes --source, not --data_dir or --idx_dir')
   root = source.rstrip('/')
-  with files.refused(f'--source={source}'):
+  with files.as_usage_error(f'--source={source}'):
     paths = {split: _images_in(files.join(root, split)) for split in SPLITS}
   labels = tuple(sorted({_label(path) for path in paths['train']}))
   _check_labels(source, paths, labels)
@@ -59,7 +59,7 @@ def load(data_dir: str | None, idx_dir: str | None, source: str | None) -> Datas
 def _images_in(folder: str) -> list[str]:
   """Returns the sorted paths FOLDER/LABEL/NAME of image files."""
   depth = folder.count('/') + 2
-  found = [file.uri for file in files.under(folder) if file.uri.count('/') == depth]
+  found = [file.uri for file in files.list_files(folder) if file.uri.count('/') == depth]
   return sorted(path for path in found if path.lower().endswith(SUFFIXES))
 
 
@@ -81,7 +81,7 @@ def _check_labels(source: str, paths: dict[str, list[str]], labels: Sequence[str
 
 def _image_shape(path: str) -> ImageShape:
   """Returns (height, width, channels) of an image: one channel if it is grey, otherwise three."""
-  with files.refused('--source'):
+  with files.as_usage_error('--source'):
     content = files.read(path)
   try:
     image = Image.open(io.BytesIO(content), formats=decode.FORMATS)
@@ -99,7 +99,7 @@ def _read(
     app.UsageError: a file cannot be read, or is not of `shape`.
   """
   found = paths[split]
-  with files.refused('--source'), concurrent.futures.ThreadPoolExecutor(READERS) as readers:
+  with files.as_usage_error('--source'), concurrent.futures.ThreadPoolExecutor(READERS) as readers:
     encoded = list(readers.map(files.read, found))
   height, width, _ = shape
   pixels, reasons, _ = decode.decode(encoded, 'none', height * width, shape)

@@ -1,25 +1,28 @@
-"""Patterns of names in a bucket, which has no directories, read as a shell reads them on a disk."""
+"""Patterns of names in a bucket, which has no directories, with the meaning a shell gives them."""
 
 import re
 
 WILDCARDS = ('*', '?', '[')
 TOKEN = re.compile(r'(\*\*/|\*\*|\*|\?|\[!?[^]/]+\])')
-SHOWN = r'(?!\.)[^/]'  # how a name begins that a wildcard may match
+VISIBLE = r'(?!\.)[^/]'  # how a name begins that a wildcard may match
 MEANINGS = {
-  '**/': f'(?:{SHOWN}[^/]*/)*',
-  '**': f'(?:{SHOWN}[^/]*/)*{SHOWN}[^/]*',
+  '**/': f'(?:{VISIBLE}[^/]*/)*',
+  '**': f'(?:{VISIBLE}[^/]*/)*{VISIBLE}[^/]*',
   '*': '[^/]*',
   '?': '[^/]',
 }
 
 
 def literal_prefix(pattern: str) -> str:
-  """What every name that matches begins with."""
+  """Returns the literal prefix of all matches."""
   return re.split(r'[*?[]', pattern, maxsplit=1)[0]
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-  """What matches the names that the pattern does; `**` between or after slashes is any number of directories."""
+  """Returns the regular expression of a pattern.
+
+  `**` between or after slashes is any number of directories.
+  """
   text, before = '', '/'
   for token in TOKEN.split(pattern):
     if before.endswith('/') and token[:1] in WILDCARDS and not token.startswith('**'):

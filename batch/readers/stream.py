@@ -1,25 +1,36 @@
-"""A file read once from front to back, unpacked where it is gzip, and cut into chunks."""
+"""A file read once from front to back, decompressed if it is gzip, and cut into chunks.
+
+source = Stream('shard.tar.gz')
+while source.ensure(512):
+  header = source.take(512)
+"""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from storage import files
 
 BLOCK_BYTES = 1 << 20
-GUNZIP_BYTES = 8 << 10  # at damage, zlib keeps what it unpacked of the same piece to itself
+GUNZIP_BYTES = 8 << 10  # on an error zlib discards the current piece's output, so pieces are small
 CHUNK_BYTES = 64 << 20  # a chunk of large files ends early, so that memory stays bounded
 GZIP = b'\x1f\x8b'
 
 Item = TypeVar('Item')
 
 
+def is_gzip(uri: str) -> bool:
+  """Returns whether a file begins as gzip does."""
+  with files.open_bytes(uri) as file:
+    return file.read(2) == GZIP
+
+
 class Stream:
-  """Bytes from `start` to `stop` of a file; of what it unpacks to, where it is gzip.
+  """Bytes `start` to `stop` of a file; of its decompressed content if it is gzip.
 
   Attributes:
-    buffer, position: what is read and where in it the reader is.
-    broken: why the file ends before its end, or ''.
+    buffer, position: what has been read, and the reader's place in it.
+    broken: why the content ends too early, or ''.
   """
 
   def __init__(self, uri: str, start: int = 0, stop: int = -1):
@@ -29,11 +40,11 @@ class Stream:
 
   @property
   def offset(self) -> int:
-    """Where in the (unpacked) file the reader is, in bytes."""
+    """The reader's place in the decompressed file, in bytes."""
     return self._before + self.position
 
-  def have(self, size: int) -> bool:
-    """Whether `size` more bytes are there; reads until they are."""
+  def ensure(self, size: int) -> bool:
+    """Reads until `size` more bytes are in the buffer; returns whether there are as many."""
     if len(self.buffer) - self.position >= size:
       return True
     self._before += self.position
@@ -47,16 +58,16 @@ class Stream:
     return held >= size
 
   def take(self, size: int) -> bytes:
-    """The next `size` bytes, or what is left of them."""
-    self.have(size)
+    """Returns the next `size` bytes, fewer at the end of the file."""
+    self.ensure(size)
     taken = self.buffer[self.position : self.position + size]
     self.position += len(taken)
     return taken
 
   def skip(self, size: int) -> bool:
-    """Moves on by `size` bytes, holding one block at a time. False where the file ends before."""
+    """Skips `size` bytes, one block in memory at a time; returns whether there were as many."""
     while size:
-      if not self.have(1):
+      if not self.ensure(1):
         return False
       step = min(size, len(self.buffer) - self.position)
       self.position += step
@@ -76,7 +87,7 @@ class Stream:
         self.broken = f'{type(error).__name__}: {error}'
 
 
-def _blocks(file, block: bytes, left: int) -> Iterator[bytes]:
+def _blocks(file: BinaryIO, block: bytes, left: int) -> Iterator[bytes]:
   while block:
     yield block
     left -= len(block)
@@ -84,7 +95,7 @@ def _blocks(file, block: bytes, left: int) -> Iterator[bytes]:
 
 
 def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
-  """Unpacks gzip members one after the other. Unlike gzip.open, it hands out everything that comes before damage."""
+  """Decompresses consecutive gzip members; unlike gzip.open, yields everything before damage."""
   member = None
   for block in blocks:
     for first in range(0, len(block), GUNZIP_BYTES):
@@ -97,17 +108,17 @@ def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
     raise EOFError('the gzip stream is cut short')
 
 
-def cut(
-  items: Iterable[Item], size: Callable[[Item], int], chunk_images: int
+def batch_by_size(
+  items: Iterable[Item], num_bytes: Callable[[Item], int], max_items: int
 ) -> Iterator[list[Item]]:
-  """Consecutive items in lists of `chunk_images`, or fewer where they reach CHUNK_BYTES together."""
-  chunk: list[Item] = []
+  """Yields consecutive items in lists of `max_items`, fewer if they reach CHUNK_BYTES together."""
+  batch: list[Item] = []
   held = 0
   for item in items:
-    chunk.append(item)
-    held += size(item)
-    if len(chunk) == chunk_images or held >= CHUNK_BYTES:
-      yield chunk
-      chunk, held = [], 0
-  if chunk:
-    yield chunk
+    batch.append(item)
+    held += num_bytes(item)
+    if len(batch) == max_items or held >= CHUNK_BYTES:
+      yield batch
+      batch, held = [], 0
+  if batch:
+    yield batch

@@ -4,91 +4,94 @@ import base64
 import io
 
 import google_crc32c
-from google.cloud import storage
+from google.cloud import storage as cloud_storage
 
-from storage import errors
+from storage.base import Unavailable
+from storage.gcs_errors import translate_errors
 
-FIRST_BYTES, MOST_BYTES = (
-  256 << 10,
-  8 << 20,
-)  # of a request: whoever goes on reading gets larger ones
+# Range sizes, growing while reading is sequential.
+MIN_RANGE_BYTES, MAX_RANGE_BYTES = 256 << 10, 8 << 20
 
 
 def crc32c(content: bytes) -> str:
-  """The checksum as Cloud Storage writes it."""
+  """Returns the checksum as Cloud Storage writes it."""
   return base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
 
 
 def verify(uri: str, found: str, expected: str | None) -> None:
-  """Raises OSError where both checksums are known and differ."""
+  """Raises OSError if both checksums are known and differ."""
   if expected and found != expected:
     raise OSError(
-      f'{uri}: its content came with crc32c {found} and is kept with {expected}; try again'
+      f'{uri}: its content arrived with crc32c {found} and is stored with {expected}; try again'
     )
 
 
 class Ranges(io.RawIOBase):
-  """The bytes of one generation of an object: replaced meanwhile, reading it fails rather than mix the two.
+  """The bytes of one generation of an object; if it is replaced, reading fails.
 
   Raises:
-    OSError: from its end on, where all was read in order and is not what the checksum says.
+    Unavailable: on reading, no answer, or the object was replaced or deleted.
+    OSError: at the end of the file, if it was read sequentially and its checksum differs.
   """
 
-  def __init__(self, blob: storage.Blob, uri: str, **call):
+  def __init__(self, blob: cloud_storage.Blob, uri: str, **call):
     """
     Args:
       blob: with its size, generation and crc32c.
-      uri: what it is called in errors.
-      call: how a request is made: retry and timeout.
+      uri: its name in errors.
+      call: how to make a request: retry and timeout.
     """
     super().__init__()
     self._bucket, self._name, self._generation = blob.bucket, blob.name, blob.generation
     self._size, self._expected = blob.size, blob.crc32c
     self._uri, self._call = uri, call
-    self._position, self._step = 0, FIRST_BYTES
-    self._checked, self._checksum = (
-      0,
-      google_crc32c.Checksum(),
-    )  # of the bytes that were read in order
+    self._position, self._step = 0, MIN_RANGE_BYTES
+    # Of the bytes read sequentially from the beginning.
+    self._checked, self._checksum = 0, google_crc32c.Checksum()
 
   def readable(self) -> bool:
+    """Returns True."""
     return True
 
   def seekable(self) -> bool:
+    """Returns True."""
     return True
 
   def tell(self) -> int:
+    """Returns the position in bytes."""
     return self._position
 
   def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+    """Moves to a position and returns it."""
     origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
     if origin + offset != self._position:
-      self._position, self._step = origin + offset, FIRST_BYTES
+      self._position, self._step = origin + offset, MIN_RANGE_BYTES
     return self._position
 
   def readinto(self, buffer) -> int:
+    """Reads up to one range into `buffer` and returns the number of bytes, 0 at the end."""
     size = min(len(buffer), self._step, self._size - self._position)
     if size <= 0:
       return 0
     content = self._range(self._position, self._position + size)
     buffer[:size] = content
     self._check(content)
-    self._position, self._step = self._position + size, min(self._step * 4, MOST_BYTES)
+    self._position, self._step = self._position + size, min(self._step * 4, MAX_RANGE_BYTES)
     return size
 
   def _range(self, start: int, stop: int) -> bytes:
     blob = self._bucket.blob(self._name, generation=self._generation)
     try:
-      with errors.explained(self._uri):
+      with translate_errors(self._uri):
         content = blob.download_as_bytes(
           start=start, end=stop - 1, raw_download=True, checksum=None, **self._call
         )
     except FileNotFoundError as error:
-      raise OSError(
+      raise Unavailable(
         f'{self._uri}: was replaced or deleted while it was read; start again'
       ) from error
     if len(content) != stop - start:
-      raise OSError(f'{self._uri}: {len(content)} bytes came of {stop - start}; try again')
+      raise OSError(f'{self._uri}: {len(content)} of {stop - start} bytes arrived; try again')
     return content
 
   def _check(self, content: bytes) -> None:
@@ -99,5 +102,6 @@ class Ranges(io.RawIOBase):
         verify(self._uri, base64.b64encode(self._checksum.digest()).decode(), self._expected)
 
 
-def opened(blob: storage.Blob, uri: str, **call) -> io.BufferedReader:
-  return io.BufferedReader(Ranges(blob, uri, **call), MOST_BYTES)
+def open_blob(blob: cloud_storage.Blob, uri: str, **call) -> io.BufferedReader:
+  """Opens an object for reading; see `Ranges` for the arguments."""
+  return io.BufferedReader(Ranges(blob, uri, **call), MAX_RANGE_BYTES)

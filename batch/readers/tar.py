@@ -1,14 +1,19 @@
-"""Tar shards in WebDataset's convention: consecutive members with the same path up to the first dot are one sample.
+"""Tar shards in WebDataset's convention.
 
-Headers are the 512-byte blocks of POSIX ustar, with GNU and pax long names. Python's tarfile stops at the first damage
-and spends 30 microseconds a member; this takes a tenth and says where the damage is.
+Consecutive members with the same path up to the first dot are one sample. Headers are the 512-byte
+blocks of POSIX ustar, with GNU and pax long names. Python's tarfile stops at the first damage and
+spends 30 microseconds per member; this takes a tenth and reports where the damage is.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from batch import chunk, stream
+from batch import chunk, flags
+from batch.readers import stream
+from batch.readers.base import Planned
+from storage import files
 
+FILE_NAME = r'\.(tar|tar\.gz|tgz)$'
 BLOCK = 512
 IMAGE_EXTENSIONS = ('png', 'jpg', 'jpeg', 'gif', 'bmp', 'webp')
 MAX_MEMBER_BYTES = 256 << 20
@@ -16,19 +21,40 @@ MAX_MEMBER_BYTES = 256 << 20
 
 @dataclasses.dataclass
 class Sample:
-  """The members of one key: extension, lower case, to content. `broken` says why there are no more."""
+  """The members of one key: lower-case extension to content. `broken` is why the archive ends."""
 
   key: str
   offset: int
   members: dict[str, bytes] = dataclasses.field(default_factory=dict)
   broken: str = ''
 
+  def num_bytes(self) -> int:
+    """Returns the size of the members' content."""
+    return sum(map(len, self.members.values()))
+
+
+def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
+  """Returns one shard per archive."""
+  return Planned([chunk.Shard(0, 'tar', file.uri) for file in matched], None)
+
+
+def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.Columns]:
+  """Yields the images of an archive after its first `skip` samples, in chunks.
+
+  An id is the archive's path, # and the key.
+  """
+  found = samples(stream.Stream(shard.uri))
+  for _ in range(skip):
+    next(found)
+  for items in stream.batch_by_size(found, Sample.num_bytes, settings.chunk_images):
+    yield _columns(items, shard.uri)
+
 
 def samples(source: stream.Stream) -> Iterator[Sample]:
-  """The samples in order; a last one with `broken` set where the archive is damaged or cut short."""
+  """Yields the samples; the last has `broken` set if the archive is damaged or cut short."""
   sample: Sample | None = None
   for offset, name, content in _members(source):
-    if content is None:  # damage: a member of the sample before may be lost, but not its image
+    if content is None:  # damage: the sample before may lack a member, but not its image
       if sample:
         yield sample
       yield Sample('', offset, broken=name)
@@ -46,9 +72,9 @@ def samples(source: stream.Stream) -> Iterator[Sample]:
 
 
 def _members(source: stream.Stream) -> Iterator[tuple[int, str, bytes | None]]:
-  """(offset, name, content) of every file; at damage (offset, reason, None)."""
+  """Yields (offset, name, content) of every file; at damage (offset, reason, None)."""
   long_name = ''
-  while source.have(1):
+  while source.ensure(1):
     offset = source.offset
     header = source.take(BLOCK)
     if not header.strip(b'\0'):
@@ -100,7 +126,7 @@ def _name(header: bytes) -> str:
 
 
 def _pax_path(records: bytes) -> str:
-  """The path in a pax header: records `LENGTH KEY=VALUE\\n`."""
+  """Returns the path in a pax header, whose records are `LENGTH KEY=VALUE\\n`, or ''."""
   while records:
     length, _, _ = records.partition(b' ')
     record, records = records[: int(length)], records[int(length) :]
@@ -108,17 +134,6 @@ def _pax_path(records: bytes) -> str:
     if key == b'path':
       return value.decode('utf-8', 'replace')
   return ''
-
-
-def read(shard: chunk.Shard, skip: int, chunk_images: int) -> Iterator[chunk.Columns]:
-  """The images of an archive after its first `skip` samples, in chunks. An id is the archive's path, # and the key."""
-  found = samples(stream.Stream(shard.uri))
-  for _ in range(skip):
-    next(found)
-  for items in stream.cut(
-    found, lambda sample: sum(map(len, sample.members.values())), chunk_images
-  ):
-    yield _columns(items, shard.uri)
 
 
 def _columns(items: list[Sample], uri: str) -> chunk.Columns:

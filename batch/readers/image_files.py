@@ -1,0 +1,103 @@
+"""Image files, a file per image."""
+
+import concurrent.futures
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from batch import chunk, flags
+from batch.readers import stream
+from batch.readers.base import Planned
+from storage import files
+
+FILE_NAME = r'\.(png|jpe?g|gif|bmp|webp)$'
+LOCAL_THREADS = 8
+CLOUD_THREADS = 32  # at 30 ms a request, 32 read 2.5 times as much as 8; 64 no more
+SLICE_FILES = 16  # read in a row by one thread; with fewer, passing them on costs more than reading
+MAX_FILE_BYTES = 256 << 20  # a larger file is rejected before it fills a worker's memory
+
+
+class Entry(NamedTuple):
+  """A file to read, its id, and its label if that is known."""
+
+  uri: str
+  id: str
+  label: str | None = None
+
+
+class _Content(NamedTuple):
+  """A file that was read, or the reason why not."""
+
+  entry: Entry
+  content: bytes | str
+
+
+def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
+  """Returns one shard per `chunk_images` files."""
+  uris = [file.uri for file in matched]
+  size = settings.chunk_images
+  groups = [tuple(uris[first : first + size]) for first in range(0, len(uris), size)]
+  return Planned([chunk.Shard(0, 'image', group[0], uris=group) for group in groups], len(uris))
+
+
+def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.Columns]:
+  """Yields the files of a shard after the first `skip`, in chunks. An id is the file's URI."""
+  entries = [Entry(uri, uri, _label(uri, settings.label_from)) for uri in shard.uris]
+  return read_entries(entries[skip:], settings)
+
+
+def _label(uri: str, label_from: str) -> str | None:
+  return os.path.basename(os.path.dirname(uri)) if label_from == 'directory' else None
+
+
+def read_entries(entries: Sequence[Entry], settings: flags.Settings) -> Iterator[chunk.Columns]:
+  """Yields the contents of files in the order of `entries`, in chunks.
+
+  Raises:
+    files.Unavailable: Cloud Storage did not respond; other errors reject the one file.
+  """
+  threads = settings.read_threads or _default_threads(entries)
+  contents = _contents(entries, threads)
+  for items in stream.batch_by_size(contents, _num_bytes, settings.chunk_images):
+    good = [(item.entry, item.content) for item in items if isinstance(item.content, bytes)]
+    yield chunk.Columns(
+      ids=[entry.id for entry, _ in good],
+      encoded=[content for _, content in good],
+      labels=[entry.label for entry, _ in good],
+      rejects=[
+        chunk.Reject(item.entry.id, 'read', item.content)
+        for item in items
+        if isinstance(item.content, str)
+      ],
+    )
+
+
+def _default_threads(entries: Sequence[Entry]) -> int:
+  return LOCAL_THREADS if all(files.is_local(entry.uri) for entry in entries) else CLOUD_THREADS
+
+
+def _num_bytes(item: _Content) -> int:
+  return len(item.content)
+
+
+def _contents(entries: Sequence[Entry], threads: int) -> Iterator[_Content]:
+  slices = [entries[first : first + SLICE_FILES] for first in range(0, len(entries), SLICE_FILES)]
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    # One round of the threads at a time: no more is in memory than that and the current chunk.
+    for first in range(0, len(slices), threads):
+      for contents in pool.map(_read_slice, slices[first : first + threads]):
+        yield from contents
+
+
+def _read_slice(entries: Sequence[Entry]) -> list[_Content]:
+  return [_Content(entry, _read_one(entry.uri)) for entry in entries]
+
+
+def _read_one(uri: str) -> bytes | str:
+  """Returns the content, or why it cannot be read."""
+  try:
+    return files.read(uri, MAX_FILE_BYTES)
+  except files.Unavailable:
+    raise
+  except Exception as error:  # any other error of a file system rejects this file only
+    return f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'

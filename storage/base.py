@@ -1,0 +1,77 @@
+"""What `files` and its backends share: the errors, and the functions that a backend defines."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, NamedTuple, Protocol
+
+from absl import app
+
+
+class Unavailable(Exception):
+  """Cloud Storage did not respond within the retry deadline, or an object changed while being read.
+
+  The same command may succeed later. It is not an OSError, so that no handler of damaged or missing
+  files takes it for one of these.
+  """
+
+
+class File(NamedTuple):
+  """A file that was found, and its size in bytes."""
+
+  uri: str
+  size: int
+
+
+@contextlib.contextmanager
+def as_usage_error(flag: str) -> Iterator[None]:
+  """Turns OSErrors about paths that the user gave into UsageErrors.
+
+  An outage, which is no OSError, passes through: a retry may succeed.
+
+  Raises:
+    app.UsageError: in place of any OSError, with `flag` before its message.
+  """
+  try:
+    yield
+  except OSError as error:
+    raise app.UsageError(f'{flag}: {str(error).splitlines()[0]}') from error
+
+
+class Backend(Protocol):
+  """The functions of a module that stores files: `local` and `gcs`.
+
+  `files` describes what each does. All raise what `files` promises.
+  """
+
+  def match(self, pattern: str) -> Iterable[File]:
+    """Returns the files that a pattern names, in any order."""
+
+  def list_files(self, directory: str) -> Iterable[File]:
+    """Returns all files in a directory and its subdirectories, in any order."""
+
+  def exists(self, uri: str) -> bool:
+    """Returns whether there is such a file."""
+
+  def open_bytes(self, uri: str) -> BinaryIO:
+    """Opens a file for reading, in any order."""
+
+  def read(self, uri: str, limit: int | None) -> bytes:
+    """Returns the content; raises ValueError if it has more than `limit` bytes."""
+
+  def write(self, uri: str, content: bytes, durable: bool) -> None:
+    """Replaces the file in one step."""
+
+  def remove(self, uris: Iterable[str]) -> None:
+    """Deletes those files that exist."""
+
+  def remove_folder(self, directory: str) -> None:
+    """Deletes a directory and everything in it, if it exists."""
+
+  def publish(self, source: str, directory: str, last: str) -> None:
+    """Replaces `directory` by a copy of the local folder `source`."""
+
+  def copy(self, source: str, directory: str, last: str) -> None:
+    """Copies the local folder `source` into `directory`."""
+
+  def local_copy(self, directory: str) -> contextlib.AbstractContextManager[str]:
+    """Returns a context in which a local directory has the same files."""

@@ -1,0 +1,72 @@
+"""Errors of Google's libraries as one line that names the remedy."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import requests
+from google.api_core import exceptions
+from google.auth import exceptions as auth
+from google.cloud.storage.exceptions import DataCorruption
+
+from storage.base import Unavailable
+
+CREDENTIALS_REMEDY = 'run `gcloud auth application-default login`, or run as a service account'
+OUTAGES = (
+  exceptions.RetryError,
+  exceptions.ServerError,
+  exceptions.TooManyRequests,
+  auth.TransportError,
+  requests.RequestException,
+)
+
+
+@contextlib.contextmanager
+def translate_errors(uri: str, only_the_bucket: bool = False) -> Iterator[None]:
+  """Turns the libraries' errors into an OSError about `uri`, or Unavailable.
+
+  Args:
+    uri: what the call is about.
+    only_the_bucket: whether the call answers "not found" only if the bucket does not exist.
+
+  Raises:
+    FileNotFoundError, PermissionError: the object or bucket does not exist, or credentials are
+      missing or insufficient.
+    Unavailable: no answer, or only ones that ask to try again, within the retry deadline.
+    OSError: anything else that went wrong.
+  """
+  try:
+    yield
+  except exceptions.NotFound as error:
+    bucket_remedy = f'there is no bucket {_bucket(uri)}; create it, or'
+    what = bucket_remedy if only_the_bucket else 'there is no such object;'
+    raise FileNotFoundError(f'{uri}: {what} correct the name') from error
+  except exceptions.Forbidden as error:
+    raise PermissionError(
+      f'{uri}: permission denied; give the account that runs this roles/storage.objectUser on '
+      f'{_bucket(uri)} ({_line(error)})'
+    ) from error
+  except (exceptions.Unauthorized, auth.RefreshError) as error:
+    raise PermissionError(
+      f'{uri}: Google refuses the credentials ({_line(error)}); {CREDENTIALS_REMEDY}'
+    ) from error
+  except auth.DefaultCredentialsError as error:
+    raise PermissionError(
+      f'{uri}: there are no Google credentials here; {CREDENTIALS_REMEDY}'
+    ) from error
+  except OUTAGES as error:
+    raise Unavailable(
+      f'{uri}: Cloud Storage is not responding ({_line(error)}); try again later'
+    ) from error
+  except (exceptions.GoogleAPICallError, auth.GoogleAuthError, DataCorruption) as error:
+    raise OSError(f'{uri}: {_line(error)}') from error
+
+
+def _bucket(uri: str) -> str:
+  return re.sub(r'(gs://[^/]*).*', r'\1', uri)
+
+
+def _line(error: Exception) -> str:
+  """Returns the first line of the message; of the cause's, if retries were given up."""
+  cause = getattr(error, 'cause', None) or error
+  return (str(cause).splitlines() or [type(cause).__name__])[0].rstrip(':')

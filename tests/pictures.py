@@ -1,0 +1,84 @@
+"""Picture files that tests share, among them broken and exploding ones."""
+
+import io
+import itertools
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+
+
+def saved(image: np.ndarray | Image.Image, kind: str, **options) -> bytes:
+  """Returns the file that Pillow writes."""
+  image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+  buffer = io.BytesIO()
+  image.save(buffer, kind, **options)
+  return buffer.getvalue()
+
+
+def noise_pngs(count: int, size: tuple[int, ...] = (28, 28)) -> list[bytes]:
+  """Returns PNG files of random pixels, which do not compress."""
+  random = np.random.default_rng(0)
+  return [saved(random.integers(0, 256, size, np.uint8), 'PNG') for _ in range(count)]
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+  """Returns a PNG file of these chunks: type, data."""
+  return b'\x89PNG\r\n\x1a\n' + b''.join(_framed(kind, data) for kind, data in chunks)
+
+
+def _framed(kind: bytes, data: bytes) -> bytes:
+  return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+
+def header(width: int, height: int, channels: int = 1) -> tuple[bytes, bytes]:
+  """Returns the header chunk of an 8-bit PNG, grey or RGB."""
+  colour_type = {1: 0, 3: 2}[channels]
+  return b'IHDR', struct.pack('>IIBBBBB', width, height, 8, colour_type, 0, 0, 0)
+
+
+def png_of_lines(lines: bytes, shape: tuple[int, int, int] = (28, 28, 1), parts: int = 1) -> bytes:
+  """Returns the PNG file of these filtered lines, its pixels in `parts` chunks."""
+  height, width, channels = shape
+  packed = zlib.compress(lines)
+  cuts = [len(packed) * i // parts for i in range(parts + 1)]
+  pixels = [(b'IDAT', packed[start:stop]) for start, stop in itertools.pairwise(cuts)]
+  return png(header(width, height, channels), *pixels, (b'IEND', b''))
+
+
+def photograph(
+  box=(40, 30, 60, 90), size=(120, 140), ground=(255, 255, 255), ink=(200, 30, 40)
+) -> Image.Image:
+  """Returns a rectangle (left, top, right, bottom) on a plain ground."""
+  image = Image.new('RGB', size, ground)
+  image.paste(ink, box)
+  return image
+
+
+def bombs() -> dict[str, bytes]:
+  """Returns small files whose headers declare 16383 x 16383 pixels or more."""
+  side = 16383
+  body = b'IDAT', zlib.compress(bytes(10**6))
+  gif = saved(Image.new('L', (28, 28)), 'GIF')
+  bmp = saved(Image.new('L', (28, 28)), 'BMP')
+  jpeg = saved(Image.new('L', (28, 28)), 'JPEG')
+  sof = jpeg.index(b'\xff\xc0')
+  extended = b'VP8X' + struct.pack('<II', 10, 0) + 2 * (side - 1).to_bytes(3, 'little')
+  sides = struct.pack('<I', (side - 1) | (side - 1) << 14)
+  lossless = b'VP8L' + struct.pack('<I', 8) + b'\x2f' + sides + bytes(8)
+  key_frame = b'\0\0\0\x9d\x01\x2a' + struct.pack('<HH', side, side)
+  lossy = b'VP8 ' + struct.pack('<I', 20) + key_frame + bytes(10)
+  return {
+    'png': png(header(100_000, 100_000), body, (b'IEND', b'')),
+    'gif': gif[:6] + struct.pack('<HH', 65535, 65535) + gif[10:],
+    'bmp': bmp[:18] + struct.pack('<ii', 30_000, 30_000) + bmp[26:],
+    'jpeg': jpeg[: sof + 5] + struct.pack('>HH', 60_000, 60_000) + jpeg[sof + 9 :],
+    'webp extended': _riff(extended),
+    'webp lossless': _riff(lossless),
+    'webp lossy': _riff(lossy),
+  }
+
+
+def _riff(content: bytes) -> bytes:
+  return b'RIFF' + struct.pack('<I', len(content) + 4) + b'WEBP' + content

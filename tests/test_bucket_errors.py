@@ -1,0 +1,136 @@
+"""What is wrong with a bucket is one line that names the remedy."""
+
+import base64
+import http.server
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+
+import google_crc32c
+import pytest
+from absl import app
+
+from storage import files, gcs
+from tests import bucket
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+HOME = 'gs://lookbook'
+
+
+@pytest.fixture(scope='module')
+def server(tmp_path_factory):
+  with bucket.serving_this_process(tmp_path_factory.mktemp('server'), every=3) as running:
+    running.create('lookbook')
+    yield running
+
+
+def refusal(do, *args) -> str:
+  with pytest.raises((OSError, files.Unavailable), match='gs://') as caught:
+    do(*args)
+  assert '\n' not in str(caught.value)
+  return f'{type(caught.value).__name__}: {caught.value}'
+
+
+def test_a_name_that_will_not_do(server):
+  for do in (files.list_files, files.match, lambda uri: files.write(uri, b'')):
+    said = refusal(do, 'gs://no-such-bucket/x')
+    assert said.startswith('FileNotFoundError')
+    assert 'there is no bucket gs://no-such-bucket' in said
+  assert (
+    refusal(files.read, f'{HOME}/none')
+    == f'FileNotFoundError: {HOME}/none: there is no such object; correct the name'
+  )
+  assert refusal(files.open_bytes, f'{HOME}/none').startswith('FileNotFoundError')
+  for uri in (HOME, 'gs://$(BUCKET)/x', 'gs:///x'):
+    assert 'write gs://BUCKET/NAME' in refusal(files.read, uri)
+  assert 'files are local or gs://' in refusal(files.read, 's3://bucket/x')
+
+
+def test_both_commands_refuse_it_before_any_work(server, tmp_path, capsys):
+  from batch import main
+  from trainer import workdir
+
+  with pytest.raises(
+    app.UsageError,
+    match=r'--workdir=gs://no-such-bucket/run: cannot be written.*there is no bucket',
+  ):
+    workdir.check('gs://no-such-bucket/run', {})
+  assert (
+    main.cli(['--model=gs://no-such-bucket/1', '--input=a.png', f'--output={tmp_path}/out']) == 64
+  )
+  assert 'no-such-bucket' in (said := capsys.readouterr().err)
+  assert said.count('\n') == 1
+
+
+def test_without_credentials_it_says_how_to_get_them(tmp_path):
+  script = "from storage import files; files.read('gs://lookbook/x')"
+  clean = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(('GOOGLE_', 'STORAGE_'))
+  }
+  environment = {
+    **clean,
+    'HOME': str(tmp_path),
+    'CLOUDSDK_CONFIG': str(tmp_path),
+    'NO_GCE_CHECK': 'true',
+  }
+  result = subprocess.run(
+    [sys.executable, '-c', script], cwd=ROOT, env=environment, capture_output=True, text=True
+  )
+  assert (
+    'PermissionError: gs://lookbook/x: there are no Google credentials here; run `gcloud auth'
+    in result.stderr
+  )
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+  """Gives every request the same answer."""
+
+  status, digest = 200, ''
+
+  def do_GET(self) -> None:
+    self.send_response(self.status)
+    self.send_header('Content-Length', '7')
+    self.send_header('X-Goog-Hash', f'crc32c={self.digest}')
+    self.end_headers()
+    self.wfile.write(b'content')
+
+  def log_message(self, *_) -> None: ...
+
+
+@pytest.fixture
+def answering(monkeypatch):
+  """A server of which a test says what it answers."""
+  with http.server.ThreadingHTTPServer(
+    ('127.0.0.1', 0), type('Handler', (Answering,), {})
+  ) as running:
+    monkeypatch.setenv('STORAGE_EMULATOR_HOST', f'http://127.0.0.1:{running.server_port}')
+    monkeypatch.setitem(gcs.CALL, 'retry', gcs.CALL['retry'].with_timeout(1))
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield running.RequestHandlerClass
+    running.shutdown()
+
+
+@pytest.mark.parametrize(
+  ('status', 'expected'),
+  [
+    (401, 'PermissionError: gs://lookbook/x: there are no Google credentials'),
+    (403, 'PermissionError: gs://lookbook/x: permission denied; give the account'),
+    (429, 'Unavailable: gs://lookbook/x: Cloud Storage is not responding'),
+    (503, 'Unavailable: gs://lookbook/x: Cloud Storage is not responding'),
+    (400, 'OSError: gs://lookbook/x: 400'),
+  ],
+)
+def test_an_answer_becomes_an_error_that_says_what_to_do(status, expected, answering):
+  answering.status = status
+  assert refusal(files.read, 'gs://lookbook/x').startswith(expected)
+
+
+def test_content_that_is_not_what_was_kept_is_refused(answering):
+  answering.digest = base64.b64encode(google_crc32c.Checksum(b'content').digest()).decode()
+  assert files.read('gs://lookbook/x') == b'content'
+  answering.digest = base64.b64encode(google_crc32c.Checksum(b'c0ntent').digest()).decode()
+  assert 'its content arrived with crc32c' in refusal(files.read, 'gs://lookbook/x')

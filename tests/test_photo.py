@@ -1,0 +1,111 @@
+"""The conversions of pictures that are not what a network takes."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from images import decode, model_card, photo
+from tests.pictures import photograph, saved
+
+SHAPE = (28, 28, 1)
+
+
+def decoded(data: bytes) -> np.ndarray:
+  pixels, reasons, _ = decode.decode([data], 'auto', 10**6, SHAPE)
+  assert not reasons
+  return pixels[0, ..., 0]
+
+
+def test_a_photo_is_trimmed_fitted_centred_negated_and_grey():
+  pixels = decoded(saved(photograph(), 'PNG'))
+  ink = 255 - round(0.299 * 200 + 0.587 * 30 + 0.114 * 40)
+  columns = np.flatnonzero(pixels.any(axis=0))
+  assert pixels.any(axis=1).all()  # 60 high: the longest edge fills the canvas
+  assert (columns[0], columns[-1]) == (9, 17)  # 20 wide: 28 * 20 / 60 = 9, in the middle
+  assert set(np.unique(pixels)) == {0, ink}
+
+
+def test_what_is_close_to_the_ground_is_trimmed_too():
+  image = photograph()
+  image.putpixel((2, 2), (245, 250, 246))  # within 5 % of white
+  np.testing.assert_array_equal(decoded(saved(image, 'PNG')), decoded(saved(photograph(), 'PNG')))
+  image.putpixel((2, 2), (235, 250, 246))
+  assert not np.array_equal(decoded(saved(image, 'PNG')), decoded(saved(photograph(), 'PNG')))
+
+
+@pytest.mark.parametrize(
+  'kind', ['alpha', 'palette', 'palette with transparency', 'cmyk', 'sixteen bits', 'exif']
+)
+def test_every_way_to_store_a_photo_gives_the_same_pixels(kind):
+  plain = photograph(ink=(60, 60, 60))
+  if kind == 'alpha':
+    clear = Image.new('RGBA', plain.size, (0, 90, 0, 0))
+    clear.paste((60, 60, 60, 255), (40, 30, 60, 90))
+    data = saved(clear, 'PNG')
+  elif kind == 'palette':
+    data = saved(plain.convert('P', palette=Image.Palette.ADAPTIVE), 'GIF')
+  elif kind == 'palette with transparency':
+    data = saved(
+      plain.convert('P', palette=Image.Palette.ADAPTIVE, colors=2),
+      'PNG',
+      transparency=_white(plain),
+    )
+  elif kind == 'cmyk':
+    data = saved(plain.convert('CMYK'), 'JPEG', quality=100)
+  elif kind == 'sixteen bits':
+    data = saved(Image.fromarray(np.asarray(plain.convert('L')).astype(np.uint16) * 257), 'PNG')
+  else:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side: turn by 90 degrees to see it upright
+    data = saved(plain.transpose(Image.Transpose.ROTATE_90), 'JPEG', quality=100, exif=exif)
+  pixels, expected = decoded(data), decoded(saved(plain, 'PNG'))
+  assert np.abs(pixels.astype(int) - expected).mean() < 3, kind
+
+
+def _white(image: Image.Image) -> int:
+  palette = image.convert('P', palette=Image.Palette.ADAPTIVE, colors=2)
+  return palette.getpixel((0, 0))
+
+
+def test_an_animations_first_frame_counts():
+  frames = [photograph(), photograph(box=(0, 0, 100, 10))]
+  data = saved(frames[0], 'GIF', save_all=True, append_images=frames[1:], duration=100)
+  expected = decoded(saved(frames[0], 'PNG'))
+  assert np.abs(decoded(data).astype(int) - expected).mean() < 8
+
+
+def test_a_picture_that_lies_on_its_side_is_turned_upright():
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  lying = saved(photograph(box=(0, 0, 31, 20), size=(31, 20)), 'PNG', exif=exif)
+  pixels, reasons, converted = decode.decode([lying], 'auto', 10**6, (20, 31, 3), 0, 'fit')
+  assert (reasons, converted) == ({}, 1)
+  assert not pixels[0, :, 0].any()  # upright it is 20 wide: background beside it
+  assert pixels[0, :, 15].any(axis=1).all()
+
+
+@pytest.mark.parametrize(('channels', 'background'), [(3, 0), (3, 255), (1, 7)])
+def test_fit_keeps_the_aspect_ratio_on_the_networks_background(channels, background):
+  picture = saved(Image.new('RGB', (200, 100), (10, 20, 30)), 'PNG')
+  shape = (32, 32, channels)
+  pixels, _, converted = decode.decode([picture], 'auto', 10**6, shape, background, 'fit')
+  assert converted == 1
+  ink = [10, 20, 30] if channels == 3 else [18]  # 0.299 * 10 + 0.587 * 20 + 0.114 * 30
+  assert (pixels[0, 8:24] == ink).all()
+  assert (pixels[0, :8] == background).all()
+  assert (pixels[0, 24:] == background).all()
+
+
+def test_a_light_background_is_not_negated():
+  dark = photo.convert_fashion_mnist(photograph(), SHAPE, 0)
+  light = photo.convert_fashion_mnist(photograph(), SHAPE, 255)
+  np.testing.assert_array_equal(255 - dark, light)
+
+
+def test_the_conversions_are_those_of_the_model_card():
+  assert set(photo.CONVERSIONS) == set(model_card.CHANNELS_BY_PREPROCESSING)
+
+
+def test_a_picture_of_one_colour_is_rejected():
+  with pytest.raises(ValueError, match='one colour only'):
+    photo.convert_fashion_mnist(Image.new('RGB', (50, 50), (9, 9, 9)), SHAPE, 0)

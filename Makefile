@@ -1,11 +1,11 @@
 # make run      train, test, export, report, and score the test images as PNG files (sets everything up first)
 # make test     the fast tests;  make test-slow  the long ones
-# make check    lint, format and types
+# make check    lint, format, types and style
 # make figures  measure what the README says, on this kind of processor, and write it there: about 45 minutes on two
 #               cores with AVX512-BF16, 75 with AVX2 (seeds 40, train 20, score 13, spark 3)
 # make figures-best  the `best` network's line: one and a half hours with AVX512-BF16, about two with AVX2
 # make image    build the container image with podman (root, Debian or Ubuntu; elsewhere: docker build .)
-# make lock     resolve the dependencies anew and write the lock files
+# make lock     resolve the dependencies again and write the lock files
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -26,6 +26,7 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/style_report.py --check
 
 # A measurement that fails leaves the last one's result in place.
 KIND = $(shell $(BIN)/python -m benchmarks.machine --kind)
@@ -69,7 +70,7 @@ lock: | $(BIN)/uv
 	$(COMPILE) --group sbom --output-file requirements-sbom.lock
 	echo 'pyspark==4.*' | $(COMPILE) --no-annotate - --output-file benchmarks/spark.txt
 
-# Where the lock lacks something, make .venv/ready fails, and make lock is the remedy.
+# If the lock lacks something, make .venv/ready fails, and make lock is the remedy.
 $(BIN)/uv:
 	$(MAKE) .venv/ready || test -x $@
 

@@ -39,12 +39,10 @@ def batches(
 ) -> tf.data.Dataset:
   """Returns an infinite dataset of training batches, starting with those of `first_step`.
 
-  Consecutive elements are the `local` replicas' parts of one global batch.
-
-  Global step k consists of rows [k % steps_per_epoch * B, ... + B) of the permutation keyed by
-  (seed, k // steps_per_epoch): nothing needs saving, and any step can come first. The permutation
-  is a block cipher on the row number (tf.random.experimental.index_shuffle), so a step computes
-  only its own rows.
+  Consecutive elements are the `local` replicas' parts of one global batch. Global step k has rows
+  [k % steps_per_epoch * B, ... + B) of the permutation keyed by (seed, k // steps_per_epoch):
+  nothing needs saving, and any step can come first. The permutation is a block cipher on the row
+  number (tf.random.experimental.index_shuffle), so a step computes only its own rows.
 
   Yields:
     pixels uint8 (b, height, width, channels) and labels int64 (b,), b = global_batch_size /
@@ -53,8 +51,7 @@ def batches(
   """
   pixels, labels = tf.constant(train.pixels), tf.constant(train.labels)
   steps_per_epoch, per_replica = len(train) // global_batch_size, global_batch_size // replicas
-  local = local or range(replicas)
-  last_index = tf.constant(len(train) - 1, tf.int64)
+  local, last_index = local or range(replicas), tf.constant(len(train) - 1, tf.int64)
 
   def element(position: tf.Tensor) -> dict[str, tf.Tensor]:
     step, first_row = position // len(local), (local.start + position % len(local)) * per_replica
@@ -62,12 +59,8 @@ def batches(
     ranks = first_rank + tf.range(per_replica, dtype=tf.int64)
     key = tf.stack([tf.constant(seed, tf.int64), step // steps_per_epoch])
     rows = tf.random.experimental.index_shuffle(ranks, key, last_index)
-    return {
-      'pixels': tf.gather(pixels, rows),
-      'labels': tf.gather(labels, rows),
-      'step': step,
-      'first_row': first_row,
-    }
+    images, classes = tf.gather(pixels, rows), tf.gather(labels, rows)
+    return {'pixels': images, 'labels': classes, 'step': step, 'first_row': first_row}
 
   positions = tf.data.Dataset.range(first_step * len(local), tf.int64.max)
   infinite = tf.data.experimental.assert_cardinality(tf.data.experimental.INFINITE_CARDINALITY)

@@ -39,25 +39,19 @@ def run(config: Config, directory: str) -> None:
     loop.Preempted, loop.NonFinite, hosts.LostWorker: the training ended early.
   """
   strategy = devices.create_strategy(config.replicas, config.all_reduce)
-  precision = devices.dtype_policy(config.recipe.precision)
-  recipe = dataclasses.replace(config.recipe, precision=precision)
-  dataset = datasets.load(
-    recipe.dataset, data_dir=config.data_dir, idx_dir=config.idx_dir, source=config.source
-  )
+  recipe, dataset = _resolve(config)
+  replicas = strategy.num_replicas_in_sync
   models.check_image_shape(recipe.model, dataset.image_shape)
-  _check(recipe, strategy.num_replicas_in_sync, dataset.num_examples['train'])
+  _check(recipe, replicas, dataset.num_examples['train'])
   workdir.check(directory, recipe.fixed())
   if _is_finished(directory, recipe):
     return
 
   everything = dataset.read('train')
-  _check(recipe, strategy.num_replicas_in_sync, len(everything))
+  _check(recipe, replicas, len(everything))
   train, validation = data.split_validation(everything, recipe.validation_examples, recipe.seed)
   workdir.claim(directory, recipe.fixed())
-  logging.info(
-    f'training on {strategy.num_replicas_in_sync} replicas of {devices.device_name()} in '
-    f'{recipe.precision}'
-  )
+  logging.info(f'training on {replicas} replicas of {devices.device_name()} in {recipe.precision}')
   with hosts.output_dir(strategy, directory) as out:
     with hosts.reraise_lost_worker(strategy):
       trainer = fit.Trainer(strategy, recipe, dataset, train)
@@ -68,6 +62,14 @@ def run(config: Config, directory: str) -> None:
     f'test accuracy {found["test_accuracy"]:.4f}, validation {found["val_accuracy"]:.4f}; model in '
     f'{directory}/export/1, report in {directory}/report/report.html'
   )
+
+
+def _resolve(config: Config) -> tuple[Recipe, Dataset]:
+  """Returns the recipe with the precision for these devices, and its dataset."""
+  precision = devices.dtype_policy(config.recipe.precision)
+  recipe = dataclasses.replace(config.recipe, precision=precision)
+  paths = {'data_dir': config.data_dir, 'idx_dir': config.idx_dir, 'source': config.source}
+  return recipe, datasets.load(recipe.dataset, **paths)
 
 
 def _is_finished(directory: str, recipe: Recipe) -> bool:

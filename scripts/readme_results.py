@@ -1,6 +1,6 @@
-"""Writes the README's table of results, one column per kind of processor in benchmarks/results/.
+"""Writes the README's table of results, one column per kind of processor.
 
-usage: readme_results.py          after make figures, or make figures-best for the best network's row
+usage: readme_results.py          after make figures or make figures-best
 
 A figure that was not measured on a kind is a dash. One that is older than the newest of its
 column is followed by its own date.

@@ -14,6 +14,8 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 
+from import_cycles import import_cycles
+
 PACKAGES = ('runtime', 'storage', 'images', 'trainer', 'batch')
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 250, 40
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -77,61 +79,6 @@ def read_modules() -> list[Module]:
   paths = sorted(path for package in PACKAGES for path in pathlib.Path(package).rglob('*.py'))
   texts = [(path, path.read_text()) for path in paths]
   return [Module(path, len(text.splitlines()), ast.parse(text)) for path, text in texts]
-
-
-# --- import cycles -------------------------------------------------------------------------------
-
-
-def imports_of(module: Module, names: frozenset[str]) -> set[str]:
-  """Returns the modules of `names` that a module imports, in its functions too.
-
-  Imports for type checkers alone do not count.
-  """
-  found: set[str] = set()
-  for node in _without_type_checking(module.tree):
-    if isinstance(node, ast.Import):
-      found |= {alias.name for alias in node.names}
-    elif isinstance(node, ast.ImportFrom) and node.module:
-      found |= {
-        candidate if (candidate := f'{node.module}.{alias.name}') in names else node.module
-        for alias in node.names
-      }
-  return found & names - {module.name}
-
-
-def _without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
-  for node in ast.iter_child_nodes(tree):
-    if isinstance(node, ast.If) and ast.unparse(node.test).endswith('TYPE_CHECKING'):
-      continue
-    yield node
-    yield from _without_type_checking(node)
-
-
-def import_cycles(modules: list[Module]) -> list[str]:
-  """Returns the groups of modules that import each other, as text."""
-  names = frozenset(module.name for module in modules)
-  direct = {module.name: imports_of(module, names) for module in modules}
-  reached = {name: _reachable(name, direct) for name in names}
-  groups = {
-    tuple(sorted(other for other in reached[name] if name in reached[other]))
-    for name in names
-    if name in reached[name]
-  }
-  return [' <-> '.join(group) for group in sorted(groups)]
-
-
-def _reachable(start: str, direct: dict[str, set[str]]) -> set[str]:
-  found: set[str] = set()
-  left = set(direct[start])
-  while left:
-    name = left.pop()
-    if name not in found:
-      found.add(name)
-      left |= direct[name]
-  return found
-
-
-# --- figures -------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +156,7 @@ def length_figures(modules: list[Module]) -> Iterator[Figure]:
 
 def expression_figures(modules: list[Module]) -> Iterator[Figure]:
   """Yields import cycles, lambdas, and how much of the code has types."""
-  cycles = import_cycles(modules)
+  cycles = import_cycles({module.name: module.tree for module in modules})
   yield Figure('import cycles', len(cycles), at_most=0, places=tuple(cycles))
   lines = sum(module.lines for module in modules)
   lambdas = tuple(

@@ -1,4 +1,4 @@
-"""What the trainer's tests share: running it, and reading what a run left."""
+"""Helpers of the trainer's tests: running it, and reading its outputs."""
 
 import hashlib
 import pathlib

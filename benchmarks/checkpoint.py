@@ -1,10 +1,11 @@
-"""What a checkpoint every 100 steps costs, with and without in turn in one process.
+"""The cost of a checkpoint every 100 steps: training with and without, alternating in one process.
 
   python -m benchmarks.checkpoint --data_dir=data
 
 Prints one JSON line.
 """
 
+import argparse
 import json
 import statistics
 import tempfile
@@ -12,47 +13,42 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from absl import app, flags
-
-from benchmarks import machine
+from benchmarks import arguments, machine
 from runtime import process
+from trainer.config import Recipe
 
 if TYPE_CHECKING:  # TensorFlow is imported late, so that --help need not wait for it
   from trainer import fit
 
-DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'TFDS directory with fashion_mnist.')
-WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where to write the checkpoints, local or gs://; a temporary folder else.'
-)
-ROUNDS = flags.DEFINE_integer('rounds', 8, 'Stretches of each to time, after a warm-up.', 1)
-STEPS = flags.DEFINE_integer('steps', 100, 'Steps between checkpoints.', lower_bound=1)
-VALIDATION_EXAMPLES = flags.DEFINE_integer(
-  'validation_examples', 6000, 'Training images that are not trained on.', lower_bound=1
-)
 
-
-def create_trainer() -> 'fit.Trainer':
+def create_trainer(args: argparse.Namespace) -> 'fit.Trainer':
   """Returns the trainer with its default recipe."""
-  from trainer import data, fit, strategy
+  from trainer import data, datasets, devices, fit
 
-  devices = strategy.create(0)  # before anything else touches a device
-  held_out = VALIDATION_EXAMPLES.value
-  train, _ = data.split_validation(data.read(data.prepare(DATA_DIR.value), 'train'), held_out, 0)
-  recipe = fit.Recipe('seed', held_out, 30, 256, 3e-3, 0, strategy.dtype_policy('auto'))
-  return fit.Trainer(devices, recipe, train)
+  strategy = devices.create_strategy()  # before anything else touches a device
+  recipe = Recipe(
+    epochs=30,
+    validation_examples=args.validation_examples,
+    precision=devices.dtype_policy(Recipe.precision),
+  )
+  dataset = datasets.load(recipe.dataset, data_dir=args.data_dir, idx_dir=None, source=None)
+  train, _ = data.split_validation(dataset.read('train'), recipe.validation_examples, recipe.seed)
+  return fit.Trainer(strategy, recipe, dataset, train)
 
 
-def measure(trainer: 'fit.Trainer', save: Callable[[], object]) -> dict:
+def measure(
+  trainer: 'fit.Trainer', save: Callable[[], None], rounds: int, steps: int
+) -> dict[str, float | list[float]]:
   """Returns what saving adds to each stretch of training, as a fraction, and its seconds alone."""
 
   def stretch(saves: bool) -> float:
     started = time.perf_counter()
-    trainer.advance(STEPS.value)
+    trainer.train_steps(steps)
     if saves:
       save()
     return time.perf_counter() - started
 
-  pairs = [(stretch(False), stretch(True)) for _ in range(ROUNDS.value + 1)][1:]
+  pairs = [(stretch(False), stretch(True)) for _ in range(rounds + 1)][1:]
   started = time.perf_counter()
   save()
   alone = time.perf_counter() - started
@@ -63,28 +59,42 @@ def measure(trainer: 'fit.Trainer', save: Callable[[], object]) -> dict:
   }
 
 
-def main(argv: list[str]) -> None:
-  del argv
-  process.prepare()
-  from trainer import checkpoint, record
+def parse(argv: list[str] | None) -> argparse.Namespace:
+  """Returns the arguments."""
+  parser = arguments.Parser(__doc__)
+  add = parser.add_argument
+  add('--data_dir', default='data', help='a TFDS directory with fashion_mnist')
+  add('--workdir', help='where to write the checkpoints, local or gs://; by default temporary')
+  add('--rounds', type=arguments.positive, default=8, help='stretches of each after a warm-up')
+  add('--steps', type=arguments.positive, default=100, help='steps between checkpoints')
+  arguments.add_validation_examples(parser)
+  return parser.parse_args(argv)
 
-  trainer = create_trainer()
-  done = record.Record(best_weights=trainer.averaged.get_weights())
+
+def main(argv: list[str] | None = None) -> None:
+  """Measures, and prints the result."""
+  args = parse(argv)
+  process.prepare()
+  from trainer import checkpoint
+  from trainer.history import History
+
+  trainer = create_trainer(args)
+  history = History(best_weights=trainer.averaged.get_weights())
   with tempfile.TemporaryDirectory() as scratch:
 
     def save() -> None:
-      state = {**trainer.state(), **done.state()}
-      checkpoint.save(WORKDIR.value or scratch, state, keep=3)
+      state = {**trainer.state(), **history.state()}
+      checkpoint.save(args.workdir or scratch, state, keep=3)
 
-    figures = measure(trainer, save)
+    figures = measure(trainer, save, args.rounds, args.steps)
   regime = {
-    'steps_between': STEPS.value,
-    'rounds': ROUNDS.value,
-    'workdir': WORKDIR.value or 'local',
+    'steps_between': args.steps,
+    'rounds': args.rounds,
+    'workdir': args.workdir or 'local',
     'precision': trainer.recipe.precision,
   }
   print(json.dumps({**figures, 'regime': regime, 'machine': machine.facts()}))
 
 
 if __name__ == '__main__':
-  app.run(main)
+  main()

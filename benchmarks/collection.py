@@ -2,11 +2,11 @@
 
   python -m benchmarks.collection --data_dir=DIR --format=png --images=10000 --output=pictures
 
-Past the last test image, of 10,000, they repeat; ids do not. Each id ends in the image's number.
-Prints one JSON line, whose `input` names the collection for the scorer's --input.
+After the last of the 10,000 test images they repeat; ids do not. Each id ends in the image's
+number.
+Prints one JSON line, whose `input` is the collection's pattern for the scorer's --input.
 """
 
-import argparse
 import csv
 import gzip
 import io
@@ -19,10 +19,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks import machine
+from benchmarks import arguments, machine
 
 FORMATS = ('png', 'tfrecord', 'tfrecord.gz', 'tar', 'idx', 'parquet', 'manifest')
 Rows = Iterator[tuple[int, bytes, int]]  # number, PNG, label
+IDX_IMAGES, IDX_LABELS = 0x0803, 0x0801  # magic numbers
 
 
 def test_images(data_dir: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -36,7 +37,7 @@ def test_images(data_dir: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def write(data_dir: str, kind: str, images: int, output: str, shards: int = 1) -> str:
-  """Writes the collection and returns the --input that names it."""
+  """Writes the collection and returns its --input."""
   import tensorflow as tf
 
   pixels, labels, names = test_images(data_dir)
@@ -54,17 +55,17 @@ def write(data_dir: str, kind: str, images: int, output: str, shards: int = 1) -
       yield number, encoded[number % len(encoded)], int(labels[number % len(labels)])
 
   if kind in ('png', 'manifest'):
-    return _write_files(output, rows(range(images)), names, kind)
+    return write_files(output, rows(range(images)), names, kind)
   writer = {'tar': write_tar, 'parquet': write_parquet}.get(kind, write_tfrecord)
   for i, part in enumerate(parts):
     writer(os.path.join(output, f'test-{i:05d}-of-{shards:05d}.{kind}'), rows(part))
   return os.path.join(output, f'test-*.{kind}')
 
 
-def _write_files(output: str, rows: Rows, names: list[str], kind: str) -> str:
-  """Writes PNG files in folders named after their labels, and a manifest that says the same.
+def write_files(output: str, rows: Rows, names: list[str], kind: str) -> str:
+  """Writes PNG files in folders named after their labels, and an equivalent manifest.
 
-  Returns the --input that names the files or, for the kind manifest, that table.
+  Returns the --input of the files or, for the kind `manifest`, of that table.
   """
   manifest = os.path.join(output, 'manifest.csv')
   with open(manifest, 'w', newline='') as file:
@@ -120,22 +121,21 @@ def write_parquet(path: str, rows: Rows) -> None:
 
 
 def write_idx(output: str, name: str, pixels: np.ndarray, labels: np.ndarray) -> None:
-  """Writes NAME-images-idx3-ubyte and the labels beside it."""
+  """Writes images, uint8 (N, height, width, 1), and their labels as a pair of IDX files."""
+  height, width = pixels.shape[1:3]
   with open(os.path.join(output, f'{name}-images-idx3-ubyte'), 'wb') as file:
-    file.write(struct.pack('>IIII', 0x0803, len(pixels), 28, 28) + pixels.tobytes())
+    file.write(struct.pack('>IIII', IDX_IMAGES, len(pixels), height, width) + pixels.tobytes())
   with gzip.GzipFile(os.path.join(output, f'{name}-labels-idx1-ubyte.gz'), 'wb', mtime=0) as file:
-    file.write(struct.pack('>II', 0x0801, len(labels)) + labels.astype(np.uint8).tobytes())
+    file.write(struct.pack('>II', IDX_LABELS, len(labels)) + labels.astype(np.uint8).tobytes())
 
 
 def main(argv: list[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  """Writes the collection that the command line describes."""
+  parser = arguments.Parser(__doc__)
   add = parser.add_argument
   add('--data_dir', required=True, help='a TFDS directory with fashion_mnist prepared')
   add('--format', required=True, choices=FORMATS)
-  add('--images', type=int, default=10_000, help='how many to write')
+  add('--images', type=int, default=10_000, help='number of images to write')
   add('--output', required=True, help='the directory to write to')
   add('--shards', type=int, default=1, help='files to spread the images over')
   args = parser.parse_args(argv)

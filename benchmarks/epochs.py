@@ -1,10 +1,10 @@
-"""Trains an epoch each time that it is asked to: benchmarks.train times two of these.
+"""Trains one epoch per request: benchmarks.train times two of these.
 
   python -m benchmarks.epochs notebook --data_dir=data
   python -m benchmarks.epochs ours --data_dir=data --schedule=24
 
-Each line of standard input asks for an epoch, and a JSON line with its seconds and images answers.
-Each way has a process of its own, since it has its own settings of the allocator and of
+Each line of standard input requests an epoch, and is answered by a JSON line with its seconds and
+images. Each way of training has a process of its own, with its own settings of the allocator and of
 TensorFlow's threads.
 """
 
@@ -19,30 +19,39 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks import arguments
 from runtime import process
+from trainer.config import Recipe
+from trainer.datasets import Dataset
 
-if TYPE_CHECKING:  # TensorFlow is imported late, when the process has its settings
+if TYPE_CHECKING:  # TensorFlow is imported late, once the process has its settings
   import keras
 
   from trainer import data
 
-SEED = 0
-BATCH = 256  # images a step of ours, the trainer's default
-STEPS_AT_ONCE = 50  # steps between two returns to Python, as many as the trainer's own loop takes
+NOTEBOOK_BATCH = 64
+PREDICTED_ROWS = 1000  # images per call in the notebook's way
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-  """A way of training, ready to start."""
+  """A way of training, ready to start.
 
-  epoch: Callable[[], int]  # trains one and returns its images
-  predict: Callable[[np.ndarray], np.ndarray]  # uint8 (N, 28, 28, 1) to probabilities (N, 10)
+  Attributes:
+    epoch: trains an epoch and returns its number of images.
+    predict: from uint8 (N, 28, 28, 1) to probabilities (N, 10).
+    test: the test images.
+    precision: the dtype policy of the training.
+  """
+
+  epoch: Callable[[], int]
+  predict: Callable[[np.ndarray], np.ndarray]
   test: 'data.Examples'
   precision: str
 
 
 def notebook_model() -> 'keras.Model':
-  """Returns the notebook's network, compiled as it was there."""
+  """Returns the notebook's network, compiled as in the notebook."""
   import keras
 
   layers = keras.layers
@@ -68,83 +77,85 @@ def notebook_model() -> 'keras.Model':
 
 
 def notebook(args: argparse.Namespace) -> Way:
-  """Returns Keras `fit` as the notebook has it."""
+  """Returns the notebook's way: Keras `fit`."""
   import keras
 
-  keras.utils.set_random_seed(SEED)
-  train, test = read(args)
+  keras.utils.set_random_seed(Recipe.seed)
+  _, train, test = read(args)
   model, pixels = notebook_model(), train.pixels.astype('float32') / 255
 
   def epoch() -> int:
-    model.fit(pixels, train.labels, batch_size=64, epochs=1, verbose=0)
+    model.fit(pixels, train.labels, batch_size=NOTEBOOK_BATCH, epochs=1, verbose=0)
     return len(train)
 
   def predict(images: np.ndarray) -> np.ndarray:
-    return model.predict(images / 255.0, batch_size=1000, verbose=0)
+    return model.predict(images / 255.0, batch_size=PREDICTED_ROWS, verbose=0)
 
   return Way(epoch, predict, test, 'float32')
 
 
 def ours(args: argparse.Namespace) -> Way:
-  """Returns the trainer with its default recipe, but for its length; its export predicts."""
+  """Returns the trainer with its default recipe except for the length; its export predicts."""
   process.prepare()
-  from trainer import export, fit, strategy
+  from trainer import devices, export, fit
+  from trainer.loop import MAX_STEPS_PER_CALL
 
-  devices = strategy.create(0)  # before anything else touches a device
-  train, test = read(args)
-  precision = strategy.dtype_policy('auto')
-  recipe = fit.Recipe('seed', args.validation_examples, args.schedule, BATCH, 3e-3, SEED, precision)
-  trainer = fit.Trainer(devices, recipe, train)
+  strategy = devices.create_strategy()  # before anything else touches a device
+  dataset, train, test = read(args)
+  recipe = Recipe(
+    epochs=args.schedule,
+    validation_examples=args.validation_examples,
+    precision=devices.dtype_policy(Recipe.precision),
+  )
+  trainer = fit.Trainer(strategy, recipe, dataset, train)
 
   def epoch() -> int:
-    for first in range(0, trainer.steps_per_epoch, STEPS_AT_ONCE):
-      trainer.advance(min(STEPS_AT_ONCE, trainer.steps_per_epoch - first))
-    return trainer.steps_per_epoch * BATCH
+    for first in range(0, trainer.steps_per_epoch, MAX_STEPS_PER_CALL):
+      trainer.train_steps(min(MAX_STEPS_PER_CALL, trainer.steps_per_epoch - first))
+    return trainer.steps_per_epoch * recipe.global_batch_size
 
   def predict(images: np.ndarray) -> np.ndarray:
-    served = export.classifier('seed', trainer.averaged.get_weights(), ['?'] * 10)
-    return export.score(served, images)
+    weights = trainer.averaged.get_weights()
+    classifier = export.build_classifier(recipe.model, trainer.spec, weights, dataset.labels)
+    return export.predict(classifier, images)
 
-  return Way(epoch, predict, test, precision)
-
-
-def read(args: argparse.Namespace) -> tuple['data.Examples', 'data.Examples']:
-  """Returns what is trained on and the test images."""
-  from trainer import data
-
-  builder = data.prepare(args.data_dir)
-  whole = data.read(builder, 'train')
-  train, _ = data.split_validation(whole, args.validation_examples, SEED)
-  return train, data.read(builder, 'test')
+  return Way(epoch, predict, test, recipe.precision)
 
 
-def answers(way: Way, judge: bool, requests: Iterable[str]) -> Iterator[dict]:
-  """Yields what to say to each request."""
+def read(args: argparse.Namespace) -> tuple[Dataset, 'data.Examples', 'data.Examples']:
+  """Returns the dataset, the images to train on and the test images."""
+  from trainer import data, datasets
+
+  dataset = datasets.load(Recipe.dataset, data_dir=args.data_dir, idx_dir=None, source=None)
+  train, _ = data.split_validation(dataset.read('train'), args.validation_examples, Recipe.seed)
+  return dataset, train, dataset.read('test')
+
+
+def answers(way: Way, evaluate: bool, requests: Iterable[str]) -> Iterator[dict]:
+  """Yields the answer to each request."""
   for _ in requests:
     started = time.perf_counter()
     images = way.epoch()
     answer = {'seconds': time.perf_counter() - started, 'images': images}
-    if judge:
+    if evaluate:
       right = way.predict(way.test.pixels).argmax(axis=1) == way.test.labels
       answer['test_accuracy'] = float(right.mean())
     yield {**answer, 'precision': way.precision}
 
 
 def main(argv: list[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  """Trains an epoch for each line of standard input."""
+  parser = arguments.Parser(__doc__)
   ways = {'notebook': notebook, 'ours': ours}
   add = parser.add_argument
   add('way', choices=list(ways))
   add('--data_dir', required=True, help='a TFDS directory with fashion_mnist')
-  add('--validation_examples', type=int, default=6000, help='images that are not trained on')
   add('--schedule', type=int, default=24, help="epochs of our learning rate's schedule")
-  add('--judge', action='store_true', help='answer with the test accuracy after each epoch, too')
+  add('--evaluate', action='store_true', help='include the test accuracy after each epoch')
+  arguments.add_validation_examples(parser)
   args = parser.parse_args(argv)
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  for answer in answers(ways[args.way](args), args.judge, sys.stdin):
+  for answer in answers(ways[args.way](args), args.evaluate, sys.stdin):
     print(json.dumps(answer), flush=True)
 
 

@@ -1,14 +1,13 @@
 """What a figure was measured on: processor, instructions, GPUs, versions, date and commit.
 
   python -m benchmarks.machine           prints it as one JSON line
-  python -m benchmarks.machine --kind    prints the kind alone, which names a folder of results
+  python -m benchmarks.machine --kind    prints only the kind, the name of a folder of results
 
-The kind is what decides how fast TensorFlow computes on a CPU: amx, avx512-bf16, avx512, avx2, or
-else the architecture's name. A machine with GPUs has -gpu after it, so that its figures never stand
-among a CPU's.
+The kind is what determines TensorFlow's speed on a CPU: amx, avx512-bf16, avx512, avx2, otherwise
+the architecture's name. The kind of a machine with GPUs ends in -gpu, so that its figures are never
+mixed with a CPU's.
 """
 
-import argparse
 import datetime
 import json
 import os
@@ -19,6 +18,8 @@ import shutil
 import subprocess
 import sys
 from importlib import metadata
+
+from benchmarks import arguments
 
 PACKAGES = (
   'tensorflow',
@@ -33,7 +34,7 @@ CPUINFO = pathlib.Path('/proc/cpuinfo')
 
 
 def facts() -> dict:
-  """Returns what a program prints beside its figures, as JSON holds it."""
+  """Returns what a program prints with its figures, ready for JSON."""
   text = CPUINFO.read_text() if CPUINFO.exists() else ''
   instructions = instruction_sets(text)
   gpus = gpu_names()
@@ -51,7 +52,7 @@ def facts() -> dict:
 
 
 def instruction_sets(cpuinfo: str) -> dict[str, bool]:
-  """Returns which of the instructions that matter here the text of /proc/cpuinfo lists."""
+  """Returns which relevant instruction sets the text of /proc/cpuinfo lists."""
   flags = set(_field(cpuinfo, 'flags').split())
   return {
     'avx2': 'avx2' in flags,
@@ -81,13 +82,13 @@ def gpu_names() -> list[str]:
 
 
 def _field(cpuinfo: str, name: str) -> str:
-  """Returns what the first processor's line of that name says, or nothing."""
+  """Returns the first processor's value of a line in /proc/cpuinfo, or an empty string."""
   found = re.search(rf'^{name}\s*:\s*(.*)$', cpuinfo, re.MULTILINE)
   return found[1].strip() if found else ''
 
 
 def _git_commit() -> str | None:
-  """Returns the commit of this code; -dirty follows where a Python file differs from it."""
+  """Returns the commit of this code, with -dirty appended if a Python file differs from it."""
   try:
     commit = _git('rev-parse', 'HEAD').stdout.strip()
     changed = _git('diff', '--name-only', 'HEAD', '--', ':/*.py').stdout
@@ -102,11 +103,9 @@ def _git(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def main(argv: list[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  parser.add_argument('--kind', action='store_true', help='print the kind alone')
+  """Prints the facts, or only the kind."""
+  parser = arguments.Parser(__doc__)
+  parser.add_argument('--kind', action='store_true', help='print only the kind')
   only_kind = parser.parse_args(argv).kind
   found = facts()
   print(found['kind'] if only_kind else json.dumps(found))

@@ -1,4 +1,4 @@
-"""Runs a program and measures the time and the memory that it takes, its children included."""
+"""Runs a program and measures its time and memory, including its child processes."""
 
 import contextlib
 import subprocess
@@ -9,7 +9,7 @@ import time
 import psutil
 
 SAMPLE_SECONDS = 0.2
-LOG_BYTES = 4000  # how much of a failed program's output the error repeats
+LOG_BYTES = 4000  # of a failed program's output, which the error repeats
 
 
 def measure(command: list[str], environment: dict[str, str]) -> tuple[float, int]:
@@ -35,7 +35,7 @@ def measure(command: list[str], environment: dict[str, str]) -> tuple[float, int
 
 
 def _watch(process: subprocess.Popen, peaks: list[int]) -> None:
-  """Keeps the peak in the list's one place until the program ends."""
+  """Stores the peak in `peaks[0]` until the program ends."""
   with contextlib.suppress(psutil.NoSuchProcess):
     root = psutil.Process(process.pid)
     while process.poll() is None:
@@ -44,6 +44,7 @@ def _watch(process: subprocess.Popen, peaks: list[int]) -> None:
 
 
 def _rss(root: psutil.Process) -> int:
+  """Returns the summed RSS of a process and its descendants."""
   total = 0
   with contextlib.suppress(psutil.Error):  # one has just ended
     for process in [root, *root.children(recursive=True)]:

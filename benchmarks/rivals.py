@@ -1,11 +1,10 @@
-"""The two ways of scoring that benchmarks.score compares the scorer with.
+"""Two other ways of scoring, with which benchmarks.score compares the scorer.
 
   python -m benchmarks.rivals stock --model=MODEL --input='DIR/*.tfrecord' --output=scored
 
 Both read PNGs from TFRecord files as benchmarks.collection writes them.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -13,20 +12,23 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import arguments
+
 BATCH = 512
 
 
 def run_stock(model: str, pattern: str, output: str) -> None:
-  """Scores with Beam's RunInference over single images, as Beam's own examples have it."""
+  """Scores with Beam's RunInference over single images, as in Beam's own examples."""
   import apache_beam as beam
   import tensorflow as tf
   from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
   from apache_beam.options.pipeline_options import PipelineOptions
 
   class SavedModelHandler(ModelHandler):
-    """TFModelHandlerNumpy for a SavedModel, which that cannot load (apache/beam issue 30616)."""
+    """TFModelHandlerNumpy for a SavedModel, which Beam's cannot load (apache/beam issue 30616)."""
 
     def load_model(self) -> Any:
+      """Loads the SavedModel."""
       return tf.saved_model.load(model)
 
     def run_inference(
@@ -35,6 +37,7 @@ def run_stock(model: str, pattern: str, output: str) -> None:
       loaded: Any,
       inference_args: dict | None = None,
     ) -> list[PredictionResult]:
+      """Scores (id, pixels) pairs."""
       images = np.stack([image for _, image in batch], axis=0)
       scored = loaded.signatures['serve_pixels'](pixels=tf.constant(images))
       rows = scored['probabilities'].numpy()
@@ -86,14 +89,12 @@ def run_bare(model: str, pattern: str, output: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
+  """Scores in the way that the command line names."""
   ways = {'stock': run_stock, 'bare': run_bare}
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  parser = arguments.Parser(__doc__)
   parser.add_argument('way', choices=list(ways))
   parser.add_argument('--model', required=True, help='a SavedModel that trainer.main exported')
-  parser.add_argument('--input', required=True, help='a pattern that names TFRecord files')
+  parser.add_argument('--input', required=True, help='a pattern of TFRecord files')
   parser.add_argument('--output', required=True, help='where stock writes; bare writes nothing')
   args = parser.parse_args(argv)
   ways[args.way](args.model, args.input, args.output)

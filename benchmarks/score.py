@@ -2,13 +2,13 @@
 
   python -m benchmarks.score --model=runs/seed/export/1 --data_dir=DIR
 
-  stock  Beam's RunInference over single images, as Beam's own examples have it; writes text
+  stock  Beam's RunInference over single images, as in Beam's own examples; writes text
   bare   tf.data and the SavedModel in a loop, in TensorFlow's own threads, no Beam; writes nothing
   ours   python -m batch.main
 
-Each runs in processes of its own. Start-up is timed by the same command over a few images in as
-many files, and taken off. Prints one JSON line; a rate is null where a collection is so small that
-this leaves no time.
+Each runs in processes of its own. Start-up is timed by the same command over a few images in the
+same number of files, and subtracted. Prints one JSON line; a rate is null if a collection is so
+small that no time remains.
 """
 
 import argparse
@@ -19,8 +19,9 @@ import shutil
 import statistics
 import sys
 import tempfile
+from typing import Any
 
-from benchmarks import collection, machine, process
+from benchmarks import arguments, collection, machine, process
 
 WAYS = ('stock', 'bare', 'ours')
 FEW = 64  # images in each file of the collection that times the start-up
@@ -44,7 +45,7 @@ def once(way: str, model: str, pattern: str) -> tuple[float, int]:
 
 
 def measure(args: argparse.Namespace, few: int, home: pathlib.Path) -> Measured:
-  """Returns what each way takes for each collection; each round takes them all in turn."""
+  """Returns what each way takes for each collection; each round runs all of them."""
   patterns = {
     size: collection.write(args.data_dir, 'tfrecord', size, str(home / str(size)), args.shards)
     for size in (few, *args.images)
@@ -60,22 +61,23 @@ def measure(args: argparse.Namespace, few: int, home: pathlib.Path) -> Measured:
 
 
 def median_seconds(measured: Measured, way: str, size: int) -> float:
+  """Returns the median over the rounds."""
   return statistics.median(seconds for seconds, _ in measured[way, size])
 
 
 def images_per_second(measured: Measured, way: str, size: int, few: int) -> float | None:
-  """Returns the rate with start-up taken off."""
+  """Returns the rate without start-up."""
   seconds = median_seconds(measured, way, size) - median_seconds(measured, way, few)
   return round((size - few) / seconds, 1) if seconds > 0 else None
 
 
 def ratio(ours: float | None, theirs: float | None) -> float | None:
-  """Returns how many times faster ours is, where both are known."""
+  """Returns how many times faster ours is, if both rates are known."""
   return round(ours / theirs, 3) if ours and theirs else None
 
 
 def agreement(model: str, data_dir: str, home: pathlib.Path) -> dict[str, float]:
-  """Returns how the test images come out by default, against --precision=float32."""
+  """Compares predictions for the test images in the default precision and in float32."""
   import numpy as np
   import pyarrow.parquet as pq
 
@@ -99,21 +101,22 @@ def agreement(model: str, data_dir: str, home: pathlib.Path) -> dict[str, float]
   }
 
 
-def regime(args: argparse.Namespace) -> dict:
+def regime(args: argparse.Namespace) -> dict[str, Any]:
+  """Returns how the figures were measured."""
   return {
     'images': args.images,
     'shards': args.shards,
     'rounds': args.rounds,
     'ways': {
-      'stock': 'RunInference an image at a time, FnApiRunner in memory, text written',
+      'stock': 'RunInference on single images, FnApiRunner in memory, text written',
       'bare': 'tf.data map(decode_png).batch(512), AUTOTUNE, nothing written',
       'ours': 'batch.main with its defaults, Parquet written',
     },
-    'start_up': f'timed over {FEW} images a file and taken off; all figures are of one run',
+    'start_up': f'timed over {FEW} images per file and subtracted; all figures are from one run',
   }
 
 
-def compare(args: argparse.Namespace, home: pathlib.Path) -> dict:
+def compare(args: argparse.Namespace, home: pathlib.Path) -> dict[str, Any]:
   """Returns what the program prints."""
   few = FEW * args.shards
   measured = measure(args, few, home)
@@ -140,28 +143,33 @@ def compare(args: argparse.Namespace, home: pathlib.Path) -> dict:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  """Returns the arguments."""
+  parser = arguments.Parser(__doc__)
   add = parser.add_argument
   add('--model', required=True, help='a SavedModel that trainer.main exported')
   add('--data_dir', required=True, help='a TFDS directory with fashion_mnist prepared')
-  add('--images', type=int, nargs='+', default=[100_000, 1_000_000], help='collections to write')
+  add(
+    '--images',
+    type=int,
+    nargs='+',
+    default=[100_000, 1_000_000],
+    help='sizes of the collections to write',
+  )
   add('--shards', type=int, default=16, help='files that each collection is spread over')
-  add('--rounds', type=int, default=1, help='how often each is measured; medians are reported')
+  add('--rounds', type=int, default=1, help='measurements of each; medians are reported')
   add('--ways', nargs='+', default=list(WAYS), choices=WAYS)
-  add('--scratch', default=None, help='where to write the collections: 0.6 kB an image')
+  add('--scratch', default=None, help='where to write the collections: 0.6 kB per image')
   args = parser.parse_args(argv)
   if min(args.images) <= FEW * args.shards:
     parser.error(
-      f'--images {min(args.images)}: the start-up alone is timed over {FEW * args.shards}, {FEW} a '
-      f'file; pass more images or fewer --shards'
+      f'--images {min(args.images)}: the start-up alone is timed over {FEW * args.shards}, {FEW} '
+      f'per file; pass more images or fewer --shards'
     )
   return args
 
 
 def main(argv: list[str] | None = None) -> None:
+  """Measures, and prints the result."""
   args = parse(argv)
   home = pathlib.Path(tempfile.mkdtemp(dir=args.scratch))
   try:

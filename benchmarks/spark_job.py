@@ -2,11 +2,11 @@
 
   python -m benchmarks.spark_job --model=MODEL --input=DIR --output=scored --timings=timings.json
 
-pyspark must be on the path. The same job runs twice in one session: cold, when its Python processes
-start and load the model, and warm. OpenCV decodes; each process has one TensorFlow thread.
+pyspark must be on the path. The same job runs twice in one session: cold, including the start of
+its Python processes and loading the model, and warm. OpenCV decodes; each process has one
+TensorFlow thread.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import arguments
+
 BATCH = 512
 
 
 def predictor(model: str) -> Callable[[], Callable[[np.ndarray], dict[str, np.ndarray]]]:
-  """Returns what Spark calls in each of its Python processes to have a function that predicts."""
+  """Returns what Spark calls in each of its Python processes to get the prediction function."""
 
   def load() -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -35,7 +37,7 @@ def predictor(model: str) -> Callable[[], Callable[[np.ndarray], dict[str, np.nd
     def decode(png: bytes) -> np.ndarray:
       pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
       if pixels is None:
-        raise ValueError(f'an image of {len(png)} bytes is no PNG')
+        raise ValueError(f'an image of {len(png)} bytes is not a PNG')
       return pixels[..., np.newaxis]
 
     def predict(pngs: np.ndarray) -> dict[str, np.ndarray]:
@@ -60,10 +62,8 @@ def run(session: Any, predict: Any, source: str, output: str) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  """Runs the job twice and writes its seconds."""
+  parser = arguments.Parser(__doc__)
   for name in ('model', 'input', 'output', 'timings'):
     parser.add_argument(f'--{name}', required=True)
   args = parser.parse_args(argv)

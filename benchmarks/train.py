@@ -1,12 +1,13 @@
-"""Times training: the notebook's way beside ours, an epoch of each in turn. Prints one JSON line.
+"""Times training: the notebook's way and ours, alternating by epoch. Prints one JSON line.
 
   python -m benchmarks.train --data_dir=data
 
-The notebook's way is Keras `fit` on float32 arrays with Adam at 1e-3 and batches of 64, and
-TensorFlow as it is by default. Ours is the trainer with its default recipe. Each has a process of
-its own, which waits while the other trains, so that what else the machine does falls on both.
+The notebook's way is Keras `fit` on float32 arrays with Adam at 1e-3 and batches of 64, with
+TensorFlow's defaults. Ours is the trainer with its default recipe. Each has a process of its own,
+which waits while the other trains, so that other load on the machine affects both.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -16,46 +17,26 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
-from absl import app, flags
+from benchmarks import arguments, machine
 
-from benchmarks import machine
-
-DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'TFDS directory with fashion_mnist.')
-ROUNDS = flags.DEFINE_integer('rounds', 5, 'Epochs of each to time, after a warm-up.', 1)
-OUR_EPOCHS = flags.DEFINE_integer(
-  'our_epochs', 24, "Length of our schedule in the race to the seed's accuracy.", lower_bound=1
-)
-MAX_EPOCHS = flags.DEFINE_integer(
-  'max_epochs',
-  25,
-  "Epochs after which the notebook's race ends without it; 0 leaves both races out.",
-  lower_bound=0,
-)
-VALIDATION_EXAMPLES = flags.DEFINE_integer(
-  'validation_examples', 6000, 'Training images that neither trains on.', lower_bound=1
-)
-SEED_ACCURACY = 0.9133  # what the seed notebook reports on test
+SEED_ACCURACY = 0.9133  # test accuracy that the seed notebook reports
 
 
 class Program:
-  """A benchmarks.epochs that trains an epoch when it is asked to."""
+  """A process of benchmarks.epochs, which trains one epoch per request."""
 
-  def __init__(self, way: str, *options: str) -> None:
-    self.command = [
-      *(sys.executable, '-m', 'benchmarks.epochs', way),
-      f'--data_dir={DATA_DIR.value}',
-      f'--validation_examples={VALIDATION_EXAMPLES.value}',
-      *options,
-    ]
+  def __init__(self, way: str, data_flags: list[str], *options: str) -> None:
+    self.command = [sys.executable, '-m', 'benchmarks.epochs', way, *data_flags, *options]
     pipe = subprocess.PIPE
     self.process = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, text=True)
 
-  def epoch(self) -> dict:
-    """Returns what an epoch took, and what it came to where the program judges.
+  def epoch(self) -> dict[str, Any]:
+    """Trains an epoch; returns its seconds and images, and with --evaluate its test accuracy.
 
     Raises:
-      RuntimeError: the program failed; what it said is in standard error.
+      RuntimeError: the program failed; its message is in standard error.
     """
     request, answer = self.process.stdin, self.process.stdout
     assert request is not None
@@ -70,19 +51,22 @@ class Program:
 
 
 @contextlib.contextmanager
-def program(way: str, *options: str) -> Iterator[Program]:
+def program(way: str, data_flags: list[str], *options: str) -> Iterator[Program]:
   """Yields a program that ends with the block."""
-  started = Program(way, *options)
+  started = Program(way, data_flags, *options)
   try:
     yield started
   finally:
     started.process.communicate()  # closes its standard input
 
 
-def throughput() -> dict:
-  """Returns the images/s of each, epochs alternating."""
-  epochs = ROUNDS.value + 1
-  with program('notebook') as notebook, program('ours', f'--schedule={epochs}') as ours:
+def throughput(args: argparse.Namespace) -> dict[str, Any]:
+  """Returns the images/s of each way, with alternating epochs."""
+  epochs, data_flags = args.rounds + 1, data_flags_of(args)
+  with (
+    program('notebook', data_flags) as notebook,
+    program('ours', data_flags, f'--schedule={epochs}') as ours,
+  ):
     pairs = [(notebook.epoch(), ours.epoch()) for _ in range(epochs)][1:]
   rates = [[one['images'] / one['seconds'] for one in pair] for pair in pairs]
   speedups = [mine / theirs for theirs, mine in rates]
@@ -95,23 +79,24 @@ def throughput() -> dict:
   }
 
 
-def races() -> dict[str, float | None]:
-  """Returns the seconds of training of each until an epoch ends at the seed's test accuracy.
+def races(args: argparse.Namespace) -> dict[str, float | None]:
+  """Returns each way's seconds of training until an epoch ends at the notebook's test accuracy.
 
-  None stands for one that never got there, and for a race that was left out.
+  None stands for one that did not reach it, and for a race that was left out.
   """
-  lengths = {'ours': OUR_EPOCHS.value, 'notebook': MAX_EPOCHS.value}
-  found = {way: race(way, epochs) if MAX_EPOCHS.value else None for way, epochs in lengths.items()}
+  run_both = args.max_epochs > 0
   return {
-    'seconds_to_seed_accuracy': found['ours'],
-    'notebook_seconds_to_seed_accuracy': found['notebook'],
+    'seconds_to_seed_accuracy': race('ours', args.our_epochs, args) if run_both else None,
+    'notebook_seconds_to_seed_accuracy': (
+      race('notebook', args.max_epochs, args) if run_both else None
+    ),
   }
 
 
-def race(way: str, epochs: int) -> float | None:
-  """Returns the seconds of one of them; judging is not counted."""
+def race(way: str, epochs: int, args: argparse.Namespace) -> float | None:
+  """Returns one way's seconds; evaluation is not counted."""
   seconds = 0.0
-  with program(way, '--judge', f'--schedule={epochs}') as runner:
+  with program(way, data_flags_of(args), '--evaluate', f'--schedule={epochs}') as runner:
     for _ in range(epochs):
       answer = runner.epoch()
       seconds += answer['seconds']
@@ -120,43 +105,62 @@ def race(way: str, epochs: int) -> float | None:
   return None
 
 
-def peak_rss_bytes() -> int:
+def data_flags_of(args: argparse.Namespace) -> list[str]:
+  """Returns the flags that benchmarks.epochs and trainer.main have in common."""
+  return [f'--data_dir={args.data_dir}', f'--validation_examples={args.validation_examples}']
+
+
+def peak_rss_bytes(data_flags: list[str]) -> int:
   """Returns the peak of the trainer's own command, from start to report, for one epoch.
 
   Call it first: the system keeps the peak of all programs that ended.
   """
   with tempfile.TemporaryDirectory() as workdir:
-    command = [
-      *(sys.executable, '-m', 'trainer.main'),
-      f'--workdir={workdir}',
-      f'--data_dir={DATA_DIR.value}',
-      f'--validation_examples={VALIDATION_EXAMPLES.value}',
-      '--epochs=1',
-    ]
+    flags = [f'--workdir={workdir}', *data_flags, '--epochs=1']
+    command = [sys.executable, '-m', 'trainer.main', *flags]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
   if result.returncode:
     raise RuntimeError(f'{" ".join(command)} ended with {result.returncode}:\n{result.stderr}')
   return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
 
-def main(argv: list[str]) -> None:
-  del argv
+def parse(argv: list[str] | None) -> argparse.Namespace:
+  """Returns the arguments."""
+  parser = arguments.Parser(__doc__)
+  add = parser.add_argument
+  add('--data_dir', default='data', help='a TFDS directory with fashion_mnist')
+  add('--rounds', type=arguments.positive, default=5, help='epochs of each after a warm-up')
+  add(
+    '--our_epochs',
+    type=arguments.positive,
+    default=24,
+    help="length of our schedule in the race to the notebook's accuracy",
+  )
+  add(
+    '--max_epochs',
+    type=arguments.non_negative,
+    default=25,
+    help="epochs after which the notebook's race ends without it; 0 leaves both races out",
+  )
+  arguments.add_validation_examples(parser)
+  return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Measures, and prints the result."""
+  args = parse(argv)
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  peak = peak_rss_bytes()
+  peak = peak_rss_bytes(data_flags_of(args))
+  regime = ('validation_examples', 'rounds', 'our_epochs', 'max_epochs')
   result = {
-    **throughput(),
-    **races(),
+    **throughput(args),
+    **races(args),
     'peak_rss_bytes': peak,
-    'regime': {
-      'validation_examples': VALIDATION_EXAMPLES.value,
-      'rounds': ROUNDS.value,
-      'our_epochs': OUR_EPOCHS.value,
-      'max_epochs': MAX_EPOCHS.value,
-    },
+    'regime': {name: getattr(args, name) for name in regime},
     'machine': machine.facts(),
   }
   print(json.dumps(result))
 
 
 if __name__ == '__main__':
-  app.run(main)
+  main()

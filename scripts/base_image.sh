@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes a stand-in for python:3.11-slim from Debian's packages, for machines that reach a Debian mirror but no registry.
-# It trusts the certificates that this machine trusts besides Debian's own, or pip might not get past a proxy.
+# Besides Debian's certificates it trusts this machine's own, which pip may need to get past a proxy.
 # usage: base_image.sh NAME
 set -euo pipefail
 command -v debootstrap >/dev/null || apt-get -qq install --yes --no-install-recommends debootstrap

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Unpacks Debian packages, and whatever they need that this machine lacks, under FOLDER/root. Needs apt, not root.
+# Unpacks Debian packages, and their dependencies that this machine lacks, under FOLDER/root. Needs apt, not root.
 # usage: debian_packages.sh FOLDER PACKAGE...
 set -euo pipefail
 folder=$(realpath -m "$1")

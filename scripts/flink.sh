@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fetches what tests/flink/pom.xml names into FOLDER, with Maven: this machine's, else Debian's, unpacked, without root.
+# Fetches the dependencies in tests/flink/pom.xml into FOLDER with Maven: this machine's, otherwise Debian's, unpacked
+# without root.
 # usage: flink.sh FOLDER
 set -euo pipefail
 goals=(--quiet --batch-mode --strict-checksums --file=tests/flink/pom.xml

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the image lookbook:VERSION with podman, which needs no daemon, as root on Debian or Ubuntu. It brings podman,
-# and makes the base image from Debian's packages where no registry answers. Elsewhere: docker build.
+# Builds the image lookbook:VERSION with podman, which needs no daemon, as root on Debian or Ubuntu. It installs
+# podman, and makes the base image from Debian's packages if no registry answers. Elsewhere: docker build.
 # usage: image.sh [OPTIONS OF podman build]
 set -euo pipefail
 cd "$(dirname "$0")/.."

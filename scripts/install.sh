@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what LOCK pins, by hash, for PYTHON; then PROJECT, editable, where one is named. Nothing is resolved: pip
-# older than 24 resolves name[extra] apart from the pinned name, so that a release newer than the pinned one, of which
-# the lock has no hash, makes it fail (https://github.com/pypa/pip/issues/9644).
+# Installs what LOCK pins, by hash, for PYTHON; then PROJECT, editable, if one is given. Nothing is resolved: pip older
+# than 24 resolves name[extra] separately from the pinned name, and fails if there is a release newer than the pinned
+# one, because the lock has no hash for it (https://github.com/pypa/pip/issues/9644).
 # usage: install.sh PYTHON LOCK [PROJECT]
 set -euo pipefail
 python=$1 lock=$2 project=${3:-}
@@ -16,6 +16,6 @@ if [ -n "$project" ]; then
 fi
 missing=$("$python" -m pip check) || {
   missing=${missing%.}
-  echo "install.sh: $lock is not complete: ${missing//.$'\n'/; }: make lock writes it anew" >&2
+  echo "install.sh: $lock is not complete: ${missing//.$'\n'/; }: make lock writes it again" >&2
   exit 1
 }

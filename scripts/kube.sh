@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the API server of tests/kube as FOLDER/kube-apiserver, and unpacks etcd where there is none.
-# Needs no root. Go's own caches keep 2.5 GB, so that the next build takes seconds.
+# Builds the API server of tests/kube as FOLDER/kube-apiserver, and unpacks etcd if there is none.
+# Needs no root. Go's own caches keep 2.5 GB; the next build takes seconds.
 # usage: kube.sh FOLDER
 set -euo pipefail
 target=$(realpath -m "$1")/kube-apiserver

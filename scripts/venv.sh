@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the virtual environment .venv with exactly what LOCK pins, and this project in it as it stands. One that was left
-# half done, or made of another lock or Python, is made anew.
+# Makes the virtual environment .venv with exactly what LOCK pins, and this project, editable. An unfinished one, or one
+# of another lock or Python, is replaced.
 # usage: venv.sh PYTHON LOCK
 set -euo pipefail
 python=$1 lock=$2

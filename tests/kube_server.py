@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.conftest import CACHE, ROOT
 from tests.ports import free_ports
+from tests.train_kit import CACHE, ROOT
 
 API_SERVER = CACHE / 'kube/kube-apiserver'
 ETCD = shutil.which('etcd') or str(CACHE / 'debian/root/usr/bin/etcd')

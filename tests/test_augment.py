@@ -1,4 +1,4 @@
-"""What training does to its images, each draw against what it may and may not change."""
+"""Augmentation: what each draw may and may not change."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,8 @@ import tensorflow as tf
 
 from trainer import augment, noise
 
-IMAGES = np.random.default_rng(0).integers(
-  1, 256, (1000, 28, 28, 1), np.uint8
-)  # 1: none is background
+# From 1, so that no pixel is background.
+IMAGES = np.random.default_rng(0).integers(1, 256, (1000, 28, 28, 1), np.uint8)
 DRAWS = {
   'flip': augment.flip,
   'shift': lambda pixels: augment.shift(pixels, 2),
@@ -37,6 +36,37 @@ class TestEveryDraw:
     assert (drawn(name).shape, drawn(name).dtype) == (IMAGES.shape, np.uint8)
 
 
+class TestRGB:
+  """Images of 9 rows, 7 columns and 3 channels: an odd number of values."""
+
+  IMAGES = IMAGES.reshape(-1)[: 1000 * 9 * 7 * 3].reshape(1000, 9, 7, 3)
+
+  def test_flip_mirrors_columns(self):
+    with at(step=0):
+      flipped = augment.flip(tf.constant(self.IMAGES)).numpy()
+    same = (flipped == self.IMAGES).all(axis=(1, 2, 3))
+    mirrored = (flipped == self.IMAGES[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert 400 < mirrored.sum() < 600
+
+  def test_shift_moves_all_channels_together(self):
+    with at(step=0):
+      moved = augment.shift(tf.constant(self.IMAGES), 2).numpy()
+    padded = np.pad(self.IMAGES, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    fits = [
+      (moved == padded[:, r : r + 9, c : c + 7]).all(axis=(1, 2, 3))
+      for r in range(5)
+      for c in range(5)
+    ]
+    assert (np.sum(fits, axis=0) == 1).all()
+
+  def test_erase_fills_all_channels(self):
+    with at(step=0):
+      erased = augment.erase(tf.constant(self.IMAGES), 1.0).numpy()
+    changed = (erased != self.IMAGES).any(axis=3)
+    assert changed.any(axis=(1, 2)).mean() > 0.9  # a small rectangle may contain no pixel's place
+
+
 def test_flip_mirrors_about_half_of_the_images_whole():
   flipped = drawn('flip')
   same = (flipped == IMAGES).all(axis=(1, 2, 3))
@@ -48,9 +78,9 @@ def test_flip_mirrors_about_half_of_the_images_whole():
 def test_shift_moves_by_every_distance_alike():
   moved, padded = drawn('shift'), np.pad(IMAGES, ((0, 0), (2, 2), (2, 2), (0, 0)))
   places = [(row, column) for row in range(5) for column in range(5)]
-  fits = np.array(
+  fits = np.array(  # (25, 1000)
     [(moved == padded[:, r : r + 28, c : c + 28]).all(axis=(1, 2, 3)) for r, c in places]
-  )  # (25, 1000)
+  )
   assert (fits.sum(axis=0) == 1).all()
   assert fits.sum(axis=1).min() > 15  # 40 expected, sigma is 6
   assert fits.sum(axis=1).max() < 65

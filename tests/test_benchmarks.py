@@ -9,9 +9,9 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, run_trainer
 
 from benchmarks import machine
+from tests.train_kit import ROOT, run_trainer
 
 SMALL = '--validation_examples=500'  # leaves 4,000 of the small set's images to train on
 SMALLEST = '--validation_examples=3500'
@@ -178,7 +178,7 @@ def check_ratio(found: dict, name: str, rival: str) -> None:
 
 def test_score_refuses_fewer_images_than_time_the_start_up():
   said = refused('benchmarks.score', '--model=none', '--data_dir=none', '--images', '1000')
-  assert '--images 1000: the start-up alone is timed over 1024, 64 a file' in said
+  assert '--images 1000: the start-up alone is timed over 1024, 64 per file' in said
 
 
 @pytest.mark.slow

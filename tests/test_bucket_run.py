@@ -177,7 +177,7 @@ def trainings(server, tfds_dir, idx_dir, tmp_path_factory) -> tuple[str, pathlib
 
 def test_training_ends_as_on_a_disk(trainings, server):
   said, local = trainings
-  assert re.search(r'going on from step \d+ of 32', said)
+  assert re.search(r'resuming from step \d+ of 32', said)
   ours, theirs = (checkpoint.newest(f'{home}/checkpoints') for home in (RUN, local))
   weights = [name for name in theirs if name.startswith(('variable/', 'best/'))]
   assert all(ours[name].tobytes() == theirs[name].tobytes() for name in [*weights, 'step'])

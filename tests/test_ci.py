@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.train_kit import ROOT
 
 MAKEFILE = f"""
 check:

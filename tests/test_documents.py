@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+
+from tests.train_kit import ROOT
 
 PAGES = sorted(f'docs/{path.name}' for path in ROOT.glob('docs/*.md'))
 DOCUMENTS = ('README.md', 'CONTRIBUTING.md', 'Makefile', *PAGES)

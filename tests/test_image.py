@@ -18,9 +18,9 @@ import yaml
 from benchmarks import collection
 from tests import bucket as bucket_server
 from tests import manifests, score_kit
-from tests.conftest import ROOT
 from tests.manifests import Manifest
 from tests.test_k8s import built
+from tests.train_kit import ROOT
 
 pytestmark = [
   pytest.mark.slow,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import package_index
-from tests.conftest import ROOT
+from tests.train_kit import ROOT
 
 PYPROJECT = """
 [build-system]
@@ -111,7 +111,7 @@ def test_an_incomplete_lock_is_said_in_a_line(project, environment):
   result = project.install(environment)
   assert result.returncode != 0
   assert result.stderr.splitlines()[-1] == (
-    'install.sh: some.lock is not complete: frame 1.0 requires lens, which is not installed: make lock writes it anew'
+    'install.sh: some.lock is not complete: frame 1.0 requires lens, which is not installed: make lock writes it again'
   )
 
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from tests import manifests
-from tests.conftest import CACHE, ROOT
 from tests.manifests import Manifest
+from tests.train_kit import CACHE, ROOT
 
 OVERLAYS = sorted(path.name for path in (ROOT / 'k8s/overlays').iterdir())
 KUBECTL = shutil.which('kubectl') or str(CACHE / 'kubectl')

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.train_kit import ROOT
 
 pytestmark = pytest.mark.slow  # the package index is asked
 

@@ -4,8 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import app
 
-from trainer import models, noise
+from trainer import layers, models, noise
+from trainer.config import NETWORKS
+
+FASHION = models.Spec((28, 28, 1), 10)
 
 
 def at(step: int, first_row: int = 0, seed: int = 7):
@@ -14,12 +18,12 @@ def at(step: int, first_row: int = 0, seed: int = 7):
   )
 
 
-def notebooks_network(dtype: str = 'float32') -> keras.Sequential:
-  """Returns the seed notebook's CNN, from pixels (N, 28, 28, 1) in [0, 1]."""
+def notebooks_network(dtype: str = 'float32', spec: models.Spec = FASHION) -> keras.Sequential:
+  """Returns the seed notebook's CNN, from pixels (N, height, width, channels) in [0, 1]."""
   layers = keras.layers
   return keras.Sequential(
     [
-      layers.Input((28, 28, 1), dtype=dtype),
+      layers.Input(spec.image_shape, dtype=dtype),
       layers.Conv2D(32, (3, 3), activation='relu', kernel_initializer='he_normal', dtype=dtype),
       layers.MaxPooling2D((2, 2), dtype=dtype),
       layers.Dropout(0.2, dtype=dtype),
@@ -30,7 +34,7 @@ def notebooks_network(dtype: str = 'float32') -> keras.Sequential:
       layers.Dropout(0.5, dtype=dtype),
       layers.Flatten(dtype=dtype),
       layers.Dense(128, activation='relu', dtype=dtype),
-      layers.Dense(10, activation='softmax', dtype=dtype),
+      layers.Dense(spec.num_classes, activation='softmax', dtype=dtype),
     ]
   )
 
@@ -43,26 +47,30 @@ def without_dropout(model: keras.Sequential) -> keras.Sequential:
   )
 
 
+def rates(model: keras.Sequential) -> list[float]:
+  """Returns the rates of the model's dropouts."""
+  return [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+
+
 class TestSeed:
   def test_has_the_notebooks_parameters_and_initial_weights(self):
-    model = models.seed()
+    model = models.seed(FASHION)
     first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
     assert model.count_params() == 241_546
     assert isinstance(first.kernel_initializer, keras.initializers.HeNormal)
 
-  def test_is_the_same_function_as_the_notebooks(self):
-    ours, notebooks = models.seed(), notebooks_network()
+  @pytest.mark.parametrize('shape', [(28, 28, 1), (18, 19, 3), (32, 32, 3), (33, 30, 1)])
+  def test_is_the_same_function_as_the_notebooks(self, shape):
+    spec = models.Spec(shape, 7)
+    ours, notebooks = models.seed(spec), notebooks_network(spec=spec)
     notebooks.set_weights(ours.get_weights())
-    pixels = np.random.default_rng(0).integers(0, 256, (100, 28, 28, 1), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (100, *shape), np.uint8)
     np.testing.assert_allclose(
       ours(pixels), notebooks(pixels / np.float32(255)), rtol=1e-5, atol=1e-7
     )
 
   def test_drops_what_the_notebooks_network_drops(self):
-    drops = lambda model: [
-      layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)
-    ]
-    assert drops(models.seed()) == drops(notebooks_network()) == [0.2, 0.2, 0.5]
+    assert rates(models.seed(FASHION)) == rates(notebooks_network()) == [0.2, 0.2, 0.5]
 
   def test_learns_as_the_notebooks_network_does(self):
     """Without dropout, which is random, the gradient of every weight is the notebook's.
@@ -72,7 +80,8 @@ class TestSeed:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 28, 28, 1), np.uint8)
     labels = np.arange(64) % 10
     ours, notebooks = (
-      without_dropout(network) for network in (models.seed('float64'), notebooks_network('float64'))
+      without_dropout(network)
+      for network in (models.seed(FASHION, 'float64'), notebooks_network('float64'))
     )
     notebooks.set_weights(ours.get_weights())
     gradients = []
@@ -86,22 +95,31 @@ class TestSeed:
 
 class TestEveryNetwork:
   @pytest.mark.parametrize('policy', ['float32', 'mixed_bfloat16', 'mixed_float16'])
-  @pytest.mark.parametrize('name', models.MODELS)
+  @pytest.mark.parametrize('name', NETWORKS)
   def test_answers_in_float32_with_probabilities(self, name, policy):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)
-    probabilities = models.MODELS[name].build(policy)(pixels, training=False)
+    probabilities = models.build(name, FASHION, policy)(pixels, training=False)
     assert probabilities.dtype == tf.float32
     np.testing.assert_allclose(probabilities.numpy().sum(axis=1), 1, rtol=1e-5)
+
+  @pytest.mark.parametrize('name', NETWORKS)
+  def test_takes_the_smallest_images_that_it_is_said_to_take(self, name):
+    side = NETWORKS[name].min_side
+    models.check_image_shape(name, (side, side, 1))
+    model = models.build(name, models.Spec((side, side, 1), 3))
+    assert model(np.zeros((2, side, side, 1), np.uint8)).shape == (2, 3)
+    with pytest.raises(app.UsageError, match=f'--model={name}: takes images of {side}x{side}'):
+      models.check_image_shape(name, (side - 1, side, 1))
 
 
 class TestBest:
   def test_has_less_than_a_million_parameters(self):
-    assert models.best().count_params() == 472_876
+    assert models.best(FASHION).count_params() == 472_876
 
   def test_its_convolution_is_that_of_the_standardised_kernel(self):
     random = np.random.default_rng(0)
     images = random.normal(size=(2, 7, 7, 5)).astype(np.float32)
-    layer = models.ScaledConv2D(6)
+    layer = layers.ScaledConv2D(6)
     layer.build(images.shape)
     kernel, gain, bias = (
       random.normal(1, 2, weight.shape).astype(np.float32) for weight in layer.weights
@@ -111,30 +129,29 @@ class TestBest:
       (kernel - kernel.mean((0, 1, 2))) / (kernel.std((0, 1, 2)) * np.sqrt(3 * 3 * 5)) * gain
     )
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(
-      padded, (3, 3), axis=(1, 2)
-    )  # (2, 7, 7, 5, 3, 3)
+    # (2, 7, 7, 5, 3, 3)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
     expected = np.einsum('nhwcij,ijco->nhwo', windows, standardised) + bias
     np.testing.assert_allclose(layer(images), expected, rtol=1e-3, atol=1e-4)
 
   def test_keeps_the_variance_of_what_passes(self):
     x = tf.constant(np.random.default_rng(0).normal(size=(50, 14, 14, 64)), tf.float32)
     for _ in range(8):
-      x = models.ScaledConv2D(64)(models.scaled_relu(x))
+      x = layers.ScaledConv2D(64)(layers.scaled_relu(x))
     inside = x.numpy()[:, 3:-3, 3:-3]  # at the edges zeros come in
     assert 0.5 < inside.var() < 1.5
 
   def test_a_block_begins_close_to_the_identity(self):
     shortcut, branch = np.ones((2, 3, 3, 4), np.float32), np.full((2, 3, 3, 4), 5, np.float32)
     np.testing.assert_allclose(
-      models.AddScaled()([shortcut, branch]), shortcut + 0.2 * branch, rtol=1e-6
+      layers.AddScaled()([shortcut, branch]), shortcut + 0.2 * branch, rtol=1e-6
     )
 
 
 class TestPooledConv2D:
   def test_has_the_values_and_gradients_of_kerass_layers(self):
     images = tf.constant(np.random.default_rng(0).normal(size=(3, 9, 8, 4)), tf.float32)
-    ours = models.PooledConv2D(7, 3)
+    ours = layers.PooledConv2D(7, 3)
     theirs = keras.Sequential(
       [keras.layers.Conv2D(7, 3, activation='relu'), keras.layers.MaxPooling2D(2)]
     )
@@ -161,19 +178,18 @@ class TestPooledConv2D:
 class TestDropout:
   def test_drops_its_rate_and_keeps_the_mean(self):
     with at(step=3):
-      out = models.Dropout(0.2, stream=0)(tf.ones([500, 13, 13, 32]), training=True).numpy()
-    np.testing.assert_allclose(
-      (out == 0).mean(), 0.2, atol=1e-3
-    )  # 2.7 million draws: sigma is 2.4e-4
+      out = layers.Dropout(0.2, stream=0)(tf.ones([500, 13, 13, 32]), training=True).numpy()
+    # 2.7 million draws: sigma is 2.4e-4
+    np.testing.assert_allclose((out == 0).mean(), 0.2, atol=1e-3)
     np.testing.assert_allclose(np.unique(out), [0, 1.25])
 
   def test_does_nothing_when_not_training(self):
-    out = models.Dropout(0.5, stream=0)(tf.ones([4, 3]), training=False)
+    out = layers.Dropout(0.5, stream=0)(tf.ones([4, 3]), training=False)
     np.testing.assert_array_equal(out, np.ones([4, 3]))
 
   def test_refuses_to_train_without_an_address(self):
     with pytest.raises(RuntimeError, match=r'noise\.at'):
-      models.Dropout(0.5, stream=0)(tf.ones([4, 3]), training=True)
+      layers.Dropout(0.5, stream=0)(tf.ones([4, 3]), training=True)
 
 
 class TestNoise:
@@ -195,20 +211,20 @@ class TestNoise:
   def test_bits_are_uniform(self):
     with at(step=0):
       bits = noise.bits(0, tf.constant(1000), 1000).numpy()
-    counts = np.bincount(
-      bits.ravel() >> 12, minlength=16
-    )  # 16 cells of 62,500 expected: sigma is 242
+    # 16 cells of 62,500 expected: sigma is 242
+    counts = np.bincount(bits.ravel() >> 12, minlength=16)
     assert abs(counts - 62_500).max() < 5 * 242
 
 
 class TestConv2D:
   def test_has_the_values_and_gradients_of_keras(self):
     images = tf.constant(np.random.default_rng(0).normal(size=(3, 5, 6, 4)), tf.float32)
-    layers = [layer(7, (3, 2), activation='relu') for layer in (keras.layers.Conv2D, models.Conv2D)]
+    kinds = (keras.layers.Conv2D, layers.Conv2D)
+    both = [kind(7, (3, 2), activation='relu') for kind in kinds]
     results = []
-    for layer in layers:
+    for layer in both:
       layer.build(images.shape)
-      layer.set_weights(layers[0].get_weights())
+      layer.set_weights(both[0].get_weights())
       with tf.GradientTape() as tape:
         tape.watch(images)
         outputs = layer(images)

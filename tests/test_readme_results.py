@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+
+from tests.train_kit import ROOT
 
 DATES = r'20\d\d-\d\d-\d\d'
 

@@ -16,9 +16,11 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
 from images import model_card
-from trainer import checkpoint, data, export, models, plain_keras
+from trainer import checkpoint, export, models, plain_keras
+from trainer.datasets import fashion_mnist
 
-SIZES = (0, 1, 100)  # images in a call
+FASHION = models.Spec((28, 28, 1), 10)
+SIZES = (0, 1, 100)  # images per call
 TOLERANCE = 1e-6
 LABELS = (
   'top',
@@ -35,7 +37,7 @@ LABELS = (
 
 
 class Served(NamedTuple):
-  """A SavedModel, the same network's model.keras, and what both have to answer."""
+  """A SavedModel, the same network's model.keras, and what both must return."""
 
   export: pathlib.Path
   keras: pathlib.Path
@@ -46,7 +48,7 @@ class Served(NamedTuple):
 @pytest.fixture(scope='module')
 def pixels(tfds_dir) -> np.ndarray:
   """Returns the first images of the test set, uint8 (100, 28, 28, 1)."""
-  return data.read(data.prepare(tfds_dir), 'test').pixels[: SIZES[-1]]
+  return fashion_mnist.read(fashion_mnist.prepare(tfds_dir), 'test').pixels[: SIZES[-1]]
 
 
 @pytest.fixture(scope='module')
@@ -83,7 +85,7 @@ def notebooks_network(weights: list[np.ndarray]) -> keras.Model:
 
 @pytest.fixture(scope='module')
 def seed(trained, metrics, pixels) -> Served:
-  """Returns the real run's, whose weights its last checkpoint has too."""
+  """Returns the real run's, whose weights are also in its last checkpoint."""
   state = checkpoint.newest(str(trained / 'checkpoints'))
   weights = [state[name] for name in sorted(state) if name.startswith('best/')]
   probabilities = notebooks_network(weights)(pixels / np.float32(255)).numpy()
@@ -96,14 +98,14 @@ def best(pixels, tmp_path_factory) -> Served:
   """Returns the other network's, untrained, with gains and biases that are not 1 and 0."""
   home = tmp_path_factory.mktemp('best')
   random = np.random.default_rng(0)
-  network = models.best()
+  network = models.best(FASHION)
   noise = [random.normal(0, 0.02, weight.shape) for weight in network.weights]
   weights = [(old + new).astype(np.float32) for old, new in zip(network.get_weights(), noise)]
   weights[-2] *= 0.3  # the dense kernel: the surer an answer is, the further off it may be rounded
   network.set_weights(weights)
-  classifier = export.classifier('best', weights, LABELS)
+  classifier = export.build_classifier('best', FASHION, weights, LABELS)
   export.save(classifier, {'version': 'best-0'}, str(home / 'export/1'))
-  plain_keras.save(plain_keras.build('best', weights), str(home))
+  plain_keras.save(plain_keras.build('best', FASHION, weights), str(home))
   return Served(home / 'export/1', home / 'keras/model.keras', LABELS, network(pixels).numpy())
 
 
@@ -195,12 +197,8 @@ assert not {'trainer', 'batch', 'images', 'storage'} & set(sys.modules)
 
 def test_the_keras_model_opens_and_trains_without_this_project(served, pixels, tmp_path):
   np.savez(tmp_path / 'rows.npz', pixels=pixels, probabilities=served.probabilities)
-  for name in (
-    'trainer',
-    'batch',
-    'images',
-    'storage',
-  ):  # where they are installed: the first on the path is this
+  # In case they are installed: the working directory comes first on the path.
+  for name in ('trainer', 'batch', 'images', 'storage'):
     (tmp_path / f'{name}.py').write_text('raise ImportError\n')
   command = [sys.executable, '-c', FINE_TUNE, str(served.keras)]
   result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

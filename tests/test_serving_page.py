@@ -13,9 +13,9 @@ import loaders
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
 
-from trainer import data
+from tests.train_kit import ROOT
+from trainer.datasets import fashion_mnist
 
 PAGE = (ROOT / 'docs/serving.md').read_text()
 BLOCKS = re.findall(r'^```(\w+)\n(.*?)^```$', PAGE, re.DOTALL | re.MULTILINE)  # (language, content)
@@ -33,11 +33,11 @@ API = {
 
 @pytest.fixture(scope='module')
 def desk(trained, tfds_dir, tmp_path_factory) -> pathlib.Path:
-  """Returns a directory as the page supposes it: runs/seed, boot.png, and images to train on."""
+  """Returns a directory as the page assumes it: runs/seed, boot.png, and images to train on."""
   desk = tmp_path_factory.mktemp('desk')
   (desk / 'runs').mkdir()
   (desk / 'runs/seed').symlink_to(trained)
-  test = data.read(data.prepare(tfds_dir), 'test')
+  test = fashion_mnist.read(fashion_mnist.prepare(tfds_dir), 'test')
   boot = test.pixels[test.labels == 9][0]
   (desk / 'boot.png').write_bytes(tf.io.encode_png(boot).numpy())
   np.save(desk / 'images.npy', test.pixels[:100])

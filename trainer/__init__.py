@@ -1,1 +1,1 @@
-"""Trains a Fashion-MNIST classifier under tf.distribute and exports it as a SavedModel."""
+"""Trains an image classifier under tf.distribute and exports it as a SavedModel."""

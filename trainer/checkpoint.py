@@ -1,4 +1,8 @@
-"""Checkpoints: one file each, with its own checksum, whole or not at all."""
+"""Checkpoints: one file each, with its own checksum, whole or not at all.
+
+checkpoint.save('runs/seed/checkpoints', {'step': np.array(100), **arrays}, keep=3)
+state = checkpoint.newest('runs/seed/checkpoints')
+"""
 
 import hashlib
 import io
@@ -18,16 +22,17 @@ DIGEST_BYTES = 32
 
 
 class Damaged(Exception):
-  """A checkpoint's content is not what was written."""
+  """The content of a checkpoint is not what was written."""
 
 
 def save(directory: str, state: Mapping[str, np.ndarray], keep: int) -> None:
-  """Writes `state`, reads it back, and only then lets go of all but the newest `keep`.
+  """Writes `state`, reads it back, then deletes all but the newest `keep` checkpoints.
 
-  The file is the sha256 of the rest (32 bytes), then a NumPy .npz archive of `state`, which must hold `step`.
+  The file is the sha256 of the rest (32 bytes), then a NumPy .npz archive of `state`, which must
+  contain `step`.
 
   Raises:
-    Damaged: what is read back is not what was written; the older checkpoints are still there.
+    Damaged: what is read back is not what was written; the older checkpoints still exist.
   """
   archive = io.BytesIO()
   np.savez(archive, **state)  # type: ignore[arg-type]
@@ -39,24 +44,25 @@ def save(directory: str, state: Mapping[str, np.ndarray], keep: int) -> None:
 
 
 def newest(directory: str) -> dict[str, np.ndarray] | None:
-  """The newest checkpoint that is whole, or None where there is none. Warns of each damaged one it passes over."""
+  """Returns the newest undamaged checkpoint, or None. Warns of each damaged one that it skips."""
   for path in reversed(_paths(directory)):
     try:
       with np.load(io.BytesIO(_verified(path)), allow_pickle=False) as archive:
         return dict(archive)
     except (Damaged, zipfile.BadZipFile, FileNotFoundError) as error:
-      logging.warning('passing over a damaged checkpoint for the one before: %s', error)
+      logging.warning('skipping a damaged checkpoint: %s', error)
   return None
 
 
 def _paths(directory: str) -> list[str]:
-  """Oldest first."""
+  """Returns the checkpoints, oldest first."""
   return [
     file.uri for file in files.list_files(directory) if NAME.fullmatch(os.path.basename(file.uri))
   ]
 
 
 def _verified(path: str) -> bytes:
+  """Returns the archive in a checkpoint. Raises Damaged if it does not match its checksum."""
   stored = files.read(path)
   digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
   if hashlib.sha256(content).digest() != digest:

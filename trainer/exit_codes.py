@@ -1,5 +1,5 @@
-"""What the trainer's exit status says to whoever started it, a Job's podFailurePolicy above all."""
+"""Exit codes, used mainly by the Kubernetes Job's podFailurePolicy."""
 
 FAILED = 1
-BAD_INPUT = 64  # EX_USAGE of sysexits.h: retrying the same command cannot help
-PREEMPTED = 75  # EX_TEMPFAIL: the same command goes on where this one stopped
+BAD_INPUT = 64  # EX_USAGE of sysexits.h: retrying the command cannot help
+PREEMPTED = 75  # EX_TEMPFAIL: rerun the command to resume

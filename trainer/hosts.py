@@ -1,4 +1,4 @@
-"""Several hosts as one trainer: what TF_CONFIG says, who writes, and what all of them have to agree on."""
+"""Several hosts as one trainer: TF_CONFIG, which host writes, and what all of them agree on."""
 
 import contextlib
 import json
@@ -15,19 +15,19 @@ from absl import app, logging
 
 from trainer import exit_codes
 
-KINDS = ('chief', 'worker')
-ADDRESS = re.compile(r'\S+:\d{1,5}')
+TASK_TYPES = ('chief', 'worker')
+ADDRESS_RE = re.compile(r'\S+:\d{1,5}')
 EXAMPLE = (
   '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
-COLLECTIVE_TIMEOUT_SECONDS = 40.0  # a host that was cut off is given up after this long
+COLLECTIVE_TIMEOUT_SECONDS = 40.0  # without an answer; then a host is lost
 
 
 def configured() -> list[str]:
-  """The addresses that TF_CONFIG gives all hosts; none of them without one, or without a cluster in it.
+  """Returns the addresses of all hosts in TF_CONFIG, or none if it is unset or has no cluster.
 
   Raises:
-    app.UsageError: it is not what TensorFlow documents, or has parameter servers or evaluators in it.
+    app.UsageError: it is not what TensorFlow documents, or has parameter servers or evaluators.
   """
   text = os.environ.get('TF_CONFIG') or '{}'
   try:
@@ -40,18 +40,22 @@ def configured() -> list[str]:
 
 
 def _addresses(config: dict) -> list[str]:
-  """Raises ValueError, KeyError, TypeError or AttributeError where the configuration has another shape."""
+  """Returns the addresses in a parsed TF_CONFIG.
+
+  Raises:
+    ValueError, KeyError, TypeError, AttributeError: it is not what TensorFlow documents.
+  """
   cluster = config.get('cluster')
   if not cluster:
     return []
-  if unknown := sorted(set(cluster) - set(KINDS)):
+  if unknown := sorted(set(cluster) - set(TASK_TYPES)):
     raise ValueError(
       f'cluster has {", ".join(unknown)}; every host here is a worker, and one may be the chief'
     )
   if len(cluster.get('chief', [])) > 1:
     raise ValueError('cluster has more than one chief')
-  addresses = [address for kind in KINDS for address in cluster.get(kind, [])]
-  if wrong := [address for address in addresses if not ADDRESS.fullmatch(address)]:
+  addresses = [address for kind in TASK_TYPES for address in cluster.get(kind, [])]
+  if wrong := [address for address in addresses if not ADDRESS_RE.fullmatch(address)]:
     raise ValueError(f'{wrong[0]!r} is not host:port')
   if len(set(addresses)) < len(addresses):
     raise ValueError('cluster has the same address twice')
@@ -61,10 +65,10 @@ def _addresses(config: dict) -> list[str]:
   return addresses
 
 
-def join(
+def create_strategy(
   implementation: tf.distribute.experimental.CommunicationImplementation,
 ) -> tf.distribute.Strategy:
-  """Waits until every host of TF_CONFIG is there, an hour at most, and trains with all of them."""
+  """Returns a strategy over all hosts of TF_CONFIG once every one is there; waits up to an hour."""
   options = tf.distribute.experimental.CommunicationOptions(
     implementation=implementation, timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS
   )
@@ -75,11 +79,11 @@ def join(
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-  """Lets SIGTERM end the process while TensorFlow waits where Python runs no handler."""
-  over = threading.Event()
+  """Makes SIGTERM end the process while TensorFlow blocks in C++, where no Python handler runs."""
+  done = threading.Event()
 
   def listen() -> None:
-    while not over.is_set():
+    while not done.is_set():
       if signal.sigtimedwait({signal.SIGTERM}, 0.2):
         os._exit(exit_codes.PREEMPTED)
 
@@ -89,32 +93,33 @@ def _stoppable() -> Iterator[None]:
   try:
     yield
   finally:
-    over.set()
+    done.set()
     listener.join()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
-def several(devices: tf.distribute.Strategy) -> bool:
-  return isinstance(devices, tf.distribute.MultiWorkerMirroredStrategy)
+def is_multi_host(strategy: tf.distribute.Strategy) -> bool:
+  """Returns whether the strategy trains on several hosts."""
+  return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def is_chief(devices: tf.distribute.Strategy) -> bool:
-  """Whether this process is the one that writes: the only one, or the chief, or worker 0 where there is none."""
-  if not several(devices):
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+  """Returns whether this process writes: the only one, the chief, or worker 0 if none is chief."""
+  if not is_multi_host(strategy):
     return True
-  cluster = devices.cluster_resolver
+  cluster = strategy.cluster_resolver
   return cluster.task_id == 0 and (
     cluster.task_type == 'chief' or 'chief' not in cluster.cluster_spec().jobs
   )
 
 
 @contextlib.contextmanager
-def output(devices: tf.distribute.Strategy, directory: str) -> Iterator[str]:
-  """Where this process writes: `directory` on the chief, a folder that is thrown away on every other worker.
+def output_dir(strategy: tf.distribute.Strategy, directory: str) -> Iterator[str]:
+  """Yields `directory` on the chief, and a temporary directory on every other worker.
 
   All of them do the same work, so that none ends while another still waits for it.
   """
-  if is_chief(devices):
+  if is_chief(strategy):
     yield directory
     return
   with tempfile.TemporaryDirectory() as scratch:
@@ -122,44 +127,46 @@ def output(devices: tf.distribute.Strategy, directory: str) -> Iterator[str]:
 
 
 class LostWorker(Exception):
-  """Another host died or was cut off. This process cannot train any more; the job has to be started again."""
+  """Another host died or was cut off. This process cannot continue; the job must be restarted."""
 
 
 @contextlib.contextmanager
-def watched(devices: tf.distribute.Strategy) -> Iterator[None]:
-  """Raises LostWorker when a collective operation fails, where there are several hosts."""
+def reraise_lost_worker(strategy: tf.distribute.Strategy) -> Iterator[None]:
+  """Raises LostWorker if a collective operation of several hosts fails."""
   try:
     yield
   except tf.errors.OpError as error:
-    if not several(devices):
+    if not is_multi_host(strategy):
       raise
     raise LostWorker(
-      f'a worker was lost ({str(error).splitlines()[0]}); start the same command on every host again, and the run '
-      'goes on from its last checkpoint'
+      f'a worker was lost ({str(error).splitlines()[0]}); restart the command on every '
+      'host to resume from the last checkpoint'
     ) from error
 
 
 class Agreement:
-  """What each host finds out for itself, in words that are the same on all."""
+  """Averages values over hosts, so that all of them take the same decision."""
 
-  def __init__(self, devices: tf.distribute.Strategy):
-    self._devices = devices
+  def __init__(self, strategy: tf.distribute.Strategy):
+    self._strategy = strategy
 
-  def mean(self, *values: float) -> np.ndarray:
-    """Over the hosts, float32, one for each of the values. All hosts call it at the same point of the run."""
+  def all_reduce_mean(self, *values: float) -> np.ndarray:
+    """Returns the mean over hosts of each value, float32; all hosts call it at the same point."""
     here = np.array(values, np.float32)
-    return self._mean(here).numpy() if several(self._devices) else here
+    return self._mean(here).numpy() if is_multi_host(self._strategy) else here
 
   @tf.function(reduce_retracing=True)
   def _mean(self, values: tf.Tensor) -> tf.Tensor:
-    return self._devices.reduce('MEAN', self._devices.run(tf.identity, [values]), axis=None)
+    return self._strategy.reduce('MEAN', self._strategy.run(tf.identity, [values]), axis=None)
 
 
-def leave_together(devices: tf.distribute.Strategy) -> None:
-  """Waits for the others: if the chief had to start again before all is written, it would find no one to join.
+def barrier(strategy: tf.distribute.Strategy) -> None:
+  """Waits for all hosts, at the end of a run.
+
+  A chief that restarts before everything is written still needs its peers.
 
   Raises:
     LostWorker: one of them is gone.
   """
-  with watched(devices):
-    Agreement(devices).mean(0)
+  with reraise_lost_worker(strategy):
+    Agreement(strategy).all_reduce_mean(0)

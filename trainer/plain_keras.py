@@ -10,25 +10,28 @@ import numpy as np
 import tensorflow as tf
 
 from storage import files
-from trainer import models, workdir
+from trainer import layers as own_layers
+from trainer import workdir
+from trainer.models import Spec
 
-FILE = os.path.join('keras', 'model.keras')  # in a workdir; export/ may hold nothing but versions
+FILE = os.path.join('keras', 'model.keras')  # in a workdir; export/ may contain only versions
 
 layers = keras.layers
 
 
-def build(model: str, weights: Sequence[np.ndarray]) -> keras.Model:
+def build(model: str, spec: Spec, weights: Sequence[np.ndarray]) -> keras.Model:
   """Returns the network called `model` in float32, in plain Keras layers, ready to be fine-tuned.
 
   Args:
-    model: a name in models.MODELS.
-    weights: what get_weights() of that network answers.
+    model: a name in config.NETWORKS.
+    spec: its images and classes.
+    weights: what get_weights() of that network returns.
 
   Returns:
-    A model from pixels, uint8 (N, 28, 28, 1), to probabilities, float32 (N, 10), the same to
-    rounding. It has the network's dropout, whose masks are Keras's own.
+    A model from pixels, uint8 (N, height, width, channels), to probabilities, float32 (N, classes),
+    the same to rounding. It has the network's dropout, whose masks are Keras's own.
   """
-  return BUILDERS[model](weights)
+  return BUILDERS[model](spec, weights)
 
 
 def save(network: keras.Model, directory: str) -> None:
@@ -39,11 +42,11 @@ def save(network: keras.Model, directory: str) -> None:
     workdir.write(os.path.join(directory, FILE), files.read(path))
 
 
-def _seed(weights: Sequence[np.ndarray]) -> keras.Model:
+def _seed(spec: Spec, weights: Sequence[np.ndarray]) -> keras.Model:
   """Returns the notebook's CNN, layer for layer, with these weights."""
   network = keras.Sequential(
     [
-      layers.Input(models.IMAGE_SHAPE, dtype='uint8', name='pixels'),
+      layers.Input(spec.image_shape, dtype='uint8', name='pixels'),
       layers.Rescaling(1 / 255, name='scale'),
       layers.Conv2D(32, 3, activation='relu', name='conv_1'),
       layers.MaxPooling2D(2, name='pool_1'),
@@ -55,7 +58,7 @@ def _seed(weights: Sequence[np.ndarray]) -> keras.Model:
       layers.Dropout(0.5, name='dropout_3'),
       layers.Flatten(name='flatten'),
       layers.Dense(128, activation='relu', name='hidden'),
-      layers.Dense(models.CLASSES, activation='softmax', name='probabilities'),
+      layers.Dense(spec.num_classes, activation='softmax', name='probabilities'),
     ],
     name='seed',
   )
@@ -63,10 +66,10 @@ def _seed(weights: Sequence[np.ndarray]) -> keras.Model:
   return network
 
 
-def _best(weights: Sequence[np.ndarray]) -> keras.Model:
+def _best(spec: Spec, weights: Sequence[np.ndarray]) -> keras.Model:
   """Returns the residual network with its standardised kernels and its gains as plain kernels."""
   arrays = iter(weights)  # in the order in which pixels pass them
-  pixels = layers.Input(models.IMAGE_SHAPE, dtype='uint8', name='pixels')
+  pixels = layers.Input(spec.image_shape, dtype='uint8', name='pixels')
   x = layers.Rescaling(1 / 90, offset=-0.81, name='scale')(pixels)
   x = _scaled_relu(_conv(_folded(arrays), 'conv_1', x), 'conv_1')
   x = _scaled_relu(_conv(_folded(arrays), 'conv_2', x), 'conv_2')
@@ -79,7 +82,7 @@ def _best(weights: Sequence[np.ndarray]) -> keras.Model:
     x = _scaled_relu(layers.Add(name=f'{block}_add')([x, branch]), block)
   x = layers.GlobalAveragePooling2D(name='mean')(x)
   x = layers.Dropout(0.2, name='dropout')(x)
-  dense = layers.Dense(models.CLASSES, activation='softmax', name='probabilities')
+  dense = layers.Dense(spec.num_classes, activation='softmax', name='probabilities')
   network = keras.Model(pixels, dense(x), name='best')
   dense.set_weights(list(arrays))
   return network
@@ -106,9 +109,12 @@ def _conv(weights: Sequence[np.ndarray], name: str, inputs: keras.KerasTensor) -
 
 
 def _scaled_relu(inputs: keras.KerasTensor, name: str) -> keras.KerasTensor:
-  """Returns models.scaled_relu in two layers of Keras."""
-  scale = float(models.scaled_relu(np.float32(1)))
+  """Returns layers.scaled_relu as two Keras layers."""
+  scale = float(own_layers.scaled_relu(np.float32(1)))
   return layers.Rescaling(scale, name=f'{name}_scale')(layers.ReLU(name=f'{name}_relu')(inputs))
 
 
-BUILDERS: dict[str, Callable[[Sequence[np.ndarray]], keras.Model]] = {'seed': _seed, 'best': _best}
+BUILDERS: dict[str, Callable[[Spec, Sequence[np.ndarray]], keras.Model]] = {
+  'seed': _seed,
+  'best': _best,
+}

@@ -1,4 +1,4 @@
-"""How a run tells that it is alive: a line that moves on a terminal, one log line now and then elsewhere."""
+"""Progress display: a bar on a terminal, a periodic log line elsewhere."""
 
 import sys
 import time
@@ -20,7 +20,14 @@ class Progress:
     terminal: bool | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
-    """Of `total` images, `done` were counted in an earlier process."""
+    """Starts the display.
+
+    Args:
+      total: images in the whole training.
+      done: how many of them earlier processes counted.
+      terminal: whether standard error is a terminal; by default it is asked.
+      clock: returns seconds.
+    """
     self.total, self.done, self.earlier, self.clock = total, done, done, clock
     self.terminal = sys.stderr.isatty() if terminal is None else terminal
     self.bar = tqdm.tqdm(
@@ -44,20 +51,17 @@ class Progress:
       rate = (self.done - self.earlier) / max(now - self.started, 1e-9)
       left = (self.total - self.done) / rate
       logging.info(
-        '%s of %s images, %.0f images/s, %.0f s left, loss %.4f',
-        self.done,
-        self.total,
-        rate,
-        left,
-        loss,
+        f'{self.done} of {self.total} images, {rate:.0f} images/s, {left:.0f} s left, '
+        f'loss {loss:.4f}'
       )
 
   def say(self, message: str) -> None:
-    """A line that stays: above the moving one on a terminal, in the log elsewhere."""
+    """Prints a line that stays: above the bar on a terminal, in the log elsewhere."""
     if self.terminal:
       self.bar.write(message, file=sys.stderr)
     else:
       logging.info('%s', message)
 
   def close(self) -> None:
+    """Ends the bar."""
     self.bar.close()

@@ -1,4 +1,4 @@
-"""Figures and one self-contained page from what a run found."""
+"""The report of a run: figures, and one self-contained page."""
 
 import base64
 import io
@@ -12,13 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from trainer import data, workdir
+from trainer.datasets import Dataset
 
 INK, QUIET, TRAINING, VALIDATION = '#1b1f24', '#8b949e', '#c2571a', '#1f5fa8'
+SIDE = 28  # of a picture's longer side, in the axes' units
+MAX_COUNTED_CLASSES = 25  # above this the confusion matrix shows no numbers
 
 
 def write(
   directory: str,
   metrics: Mapping,
+  dataset: Dataset,
   history: Sequence[Mapping[str, float]],
   train: data.Examples,
   test: data.Examples,
@@ -29,12 +33,13 @@ def write(
   Args:
     directory: the workdir, local or gs://.
     metrics: as in metrics.json.
-    history: a row an epoch, as in history.csv.
-    train: where the samples come from.
-    test: what was tested on.
-    probabilities: float32 (N, 10), the model's answer to `test`.
+    dataset: what it was trained on.
+    history: one row per epoch, as in history.csv.
+    train: the training images, some of which are shown.
+    test: the test images.
+    probabilities: float32 (N, classes), the model's predictions for `test`.
   """
-  labels = list(metrics['per_class'])
+  labels = dataset.labels
   figures = {
     'samples': samples(train, labels),
     'curves': curves(history, metrics['best_epoch']),
@@ -44,44 +49,46 @@ def write(
   images = {name: _png(figure) for name, figure in figures.items()}
   for name, image in images.items():
     workdir.write(os.path.join(directory, 'report', f'{name}.png'), image)
-  workdir.write(os.path.join(directory, 'report', 'report.html'), page(metrics, images))
+  workdir.write(os.path.join(directory, 'report', 'report.html'), page(metrics, dataset, images))
 
 
-def page(metrics: Mapping, images: Mapping[str, bytes]) -> str:
-  """The page, its pictures (PNG) inside it."""
+def page(metrics: Mapping, dataset: Dataset, images: Mapping[str, bytes]) -> str:
+  """Returns the page with its pictures (PNG) embedded."""
   template = pathlib.Path(__file__).with_name('report.html').read_text()
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
   encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
-  return environment.from_string(template).render(metrics=metrics, images=encoded)
+  return environment.from_string(template).render(
+    metrics=metrics,
+    dataset=dataset,
+    images=encoded,
+    test_images=sum(figures['test_images'] for figures in metrics['per_class'].values()),
+  )
 
 
 def samples(train: data.Examples, labels: Sequence[str], columns: int = 12) -> Figure:
-  """The first `columns` training images of each class, a row a class."""
+  """Draws the first `columns` training images of each class, one row per class."""
   figure = Figure(figsize=(columns * 0.62 + 0.9, len(labels) * 0.62), layout='tight')
-  axis = figure.subplots()
+  axis, pitch = figure.subplots(), SIDE + 3
   for row, label in enumerate(labels):
     for column, pixels in enumerate(train.pixels[train.labels == row][:columns]):
-      _picture(axis, pixels, left=31 * column, top=31 * row)
-    axis.text(-4, 31 * row + 14, label, ha='right', va='center', color=INK, fontsize=9)
+      _picture(axis, pixels, left=pitch * column, top=pitch * row)
+    axis.text(-4, pitch * row + SIDE / 2, label, ha='right', va='center', color=INK, fontsize=9)
   return figure
 
 
 def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
-  """Accuracy and loss an epoch, in training (as it trains: noise on, weights moving) and on validation."""
+  """Draws accuracy and loss per epoch, of validation and training.
+
+  Training figures are measured during training, with dropout on.
+  """
   figure = Figure(figsize=(9, 3.4), layout='tight')
-  epochs = [row['epoch'] for row in history]
-  for axis, name, unit in zip(
-    figure.subplots(1, 2), ('accuracy', 'loss'), ('fraction correct', 'cross-entropy, nats')
+  accuracy, loss = figure.subplots(1, 2)
+  for axis, name, unit in (
+    (accuracy, 'accuracy', 'fraction correct'),
+    (loss, 'loss', 'cross-entropy, nats'),
   ):
-    for kind, colour, label in (('train', TRAINING, 'training'), ('val', VALIDATION, 'validation')):
-      axis.plot(
-        epochs,
-        [row[f'{kind}_{name}'] for row in history],
-        color=colour,
-        label=label,
-        marker='o',
-        markersize=2.5,
-      )
+    _plot(axis, history, f'train_{name}', 'training', TRAINING)
+    _plot(axis, history, f'val_{name}', 'validation', VALIDATION)
     axis.axvline(best_epoch, color=QUIET, linewidth=0.8, linestyle=':')
     axis.set_title(name.capitalize(), loc='left', color=INK, fontsize=11)
     axis.set_xlabel('epoch')
@@ -93,14 +100,25 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
   return figure
 
 
+def _plot(
+  axis: Axes, history: Sequence[Mapping[str, float]], column: str, label: str, colour: str
+) -> None:
+  """Draws one column of the history."""
+  epochs, values = [row['epoch'] for row in history], [row[column] for row in history]
+  axis.plot(epochs, values, color=colour, label=label, marker='o', markersize=2.5)
+
+
 def confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
-  """Test images by true class (rows) and predicted class (columns), coloured by the share of the row."""
+  """Draws the test images by true class (rows) and predicted class (columns).
+
+  Cells are coloured by their share of the row.
+  """
   share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
   figure = Figure(figsize=(6.4, 5.6), layout='tight')
   axis = figure.subplots()
   axis.imshow(share, cmap='Blues', vmin=0, vmax=1)
   for (row, column), count in np.ndenumerate(counts):
-    if count:
+    if count and len(labels) <= MAX_COUNTED_CLASSES:
       axis.text(
         column,
         row,
@@ -126,7 +144,7 @@ def mistakes(
   count: int = 24,
   columns: int = 6,
 ) -> Figure:
-  """The wrong answers that the model was surest of, each with its true and its predicted class."""
+  """Draws the most confident wrong predictions, each with its true and its predicted class."""
   predicted = probabilities.argmax(axis=1)
   wrong = np.flatnonzero(predicted != test.labels)
   surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind='stable')][:count]
@@ -134,23 +152,21 @@ def mistakes(
   axis = figure.subplots()
   for place, i in enumerate(surest):
     row, column = divmod(place, columns)
-    left, top = 44 * column, 41 * row
+    left, top = (SIDE + 16) * column, (SIDE + 13) * row
     _picture(axis, test.pixels[i], left, top)
-    truth, answer, confidence = (
-      labels[test.labels[i]],
-      labels[predicted[i]],
-      probabilities[i, predicted[i]],
-    )
-    said = f'is {truth}\nsaid {answer} {confidence:.1%}'
-    axis.text(left + 14, top - 1, said, ha='center', va='bottom', fontsize=7.5, color=INK)
+    answer, confidence = labels[predicted[i]], probabilities[i, predicted[i]]
+    caption = f'is {labels[test.labels[i]]}\nsaid {answer} {confidence:.1%}'
+    axis.text(left + SIDE / 2, top - 1, caption, ha='center', va='bottom', fontsize=7.5, color=INK)
   return figure
 
 
 def _picture(axis: Axes, pixels: np.ndarray, left: int, top: int) -> None:
-  """Draws one image, uint8 (28, 28, 1), dark on white as the catalogue had it, a unit a pixel."""
-  axis.imshow(
-    pixels[..., 0], cmap='gray_r', vmin=0, vmax=255, extent=(left, left + 28, top + 28, top)
-  )
+  """Draws one image, uint8 (height, width, channels); a grey one is dark on white."""
+  rows, columns, channels = pixels.shape
+  height, width = SIDE * rows / max(rows, columns), SIDE * columns / max(rows, columns)
+  image = pixels[..., 0] if channels == 1 else pixels
+  extent = (left, left + width, top + height, top)
+  axis.imshow(image, cmap='gray_r', vmin=0, vmax=255, extent=extent)
   axis.axis('off')
   axis.autoscale()
 

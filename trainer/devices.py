@@ -7,32 +7,30 @@ from absl import app
 
 from runtime import processor
 from trainer import hosts
+from trainer.config import ALL_REDUCE
 
-ALL_REDUCE = {
-  'auto': None,  # NCCL where it is, else reduction to one device
-  'nccl': tf.distribute.NcclAllReduce,
-  'hierarchical': tf.distribute.HierarchicalCopyAllReduce,
-  'reduction_to_one': tf.distribute.ReductionToOneDevice,
-}
-ALL_REDUCE_OVER_HOSTS = {  # over a ring where it is not NCCL
+ALL_REDUCE_OVER_HOSTS = {  # over a ring if it is not NCCL
   'auto': tf.distribute.experimental.CommunicationImplementation.AUTO,
   'nccl': tf.distribute.experimental.CommunicationImplementation.NCCL,
 }
-CORES_PER_OP = 4  # of a CPU; a step keeps this many busy by itself (see fit.SLICE_ROWS)
+CORES_PER_OP = 4  # of a CPU; the slices of a step keep this many busy (see slices.py)
 
 
-def create(replicas: int, all_reduce: str = 'auto') -> tf.distribute.Strategy:
-  """A MirroredStrategy over this host's GPUs, or over its CPU; over all hosts' where TF_CONFIG names several.
+def create_strategy(replicas: int = 0, all_reduce: str = 'auto') -> tf.distribute.Strategy:
+  """Returns a MirroredStrategy over this host's GPUs, or its CPU; with TF_CONFIG, over all hosts'.
 
   Call it before anything else touches a device.
 
   Args:
-    replicas: how many devices train; 0 means every GPU, or the CPU as one device. Without a GPU, two or more split the
-      CPU into that many logical devices, at most one a core. Several hosts use all they have.
-    all_reduce: how the devices add up their gradients: one host, see ALL_REDUCE; several, ALL_REDUCE_OVER_HOSTS.
+    replicas: number of devices that train; 0 means every GPU, or the CPU as one device. Without a
+      GPU, two or more split the CPU into that many logical devices, at most one per core. Several
+      hosts use all they have.
+    all_reduce: how the devices add up their gradients: a key of config.ALL_REDUCE for one host, of
+      ALL_REDUCE_OVER_HOSTS for several.
 
   Raises:
-    app.UsageError: there are fewer devices than replicas, they cannot add up in that way, or TF_CONFIG is wrong.
+    app.UsageError: there are fewer devices than replicas, they cannot add up in that way, or
+      TF_CONFIG is wrong.
   """
   gpus = tf.config.list_physical_devices('GPU')
   if all_reduce == 'nccl' and not gpus:
@@ -49,11 +47,13 @@ def create(replicas: int, all_reduce: str = 'auto') -> tf.distribute.Strategy:
   if replicas > available:
     kind = 'GPUs' if gpus else 'CPU cores and no GPU'
     raise app.UsageError(
-      f'--replicas={replicas}: this host has {available} {kind}; pass --replicas={available} or fewer'
+      f'--replicas={replicas}: this host has {available} {kind}; pass --replicas={available} or '
+      'fewer'
     )
   devices = _take_gpus(gpus[: replicas or None]) if gpus else _split_cpu(replicas or 1)
-  reduce = ALL_REDUCE[all_reduce]
-  return tf.distribute.MirroredStrategy(devices, reduce and reduce())
+  reduction = ALL_REDUCE[all_reduce]
+  cross_device_ops = getattr(tf.distribute, reduction)() if reduction else None
+  return tf.distribute.MirroredStrategy(devices, cross_device_ops)
 
 
 def _take_gpus(gpus: list) -> list[str]:
@@ -71,7 +71,11 @@ def _split_cpu(replicas: int) -> list[str]:
 
 
 def _over_hosts(replicas: int, all_reduce: str) -> tf.distribute.Strategy:
-  """Raises app.UsageError for a number of replicas: each host uses all its GPUs, or its CPU."""
+  """Returns a strategy over all hosts, each with all its GPUs, or its CPU.
+
+  Raises:
+    app.UsageError: `replicas` is not 0, or `all_reduce` is for the devices of one host.
+  """
   if replicas:
     raise app.UsageError(
       f'--replicas={replicas}: with TF_CONFIG every host uses all it has; leave it out'
@@ -81,14 +85,15 @@ def _over_hosts(replicas: int, all_reduce: str) -> tf.distribute.Strategy:
     raise app.UsageError(
       f'--all_reduce={all_reduce}: is for the devices of one host; with TF_CONFIG pass {known}'
     )
-  return hosts.join(ALL_REDUCE_OVER_HOSTS[all_reduce])
+  return hosts.create_strategy(ALL_REDUCE_OVER_HOSTS[all_reduce])
 
 
 def dtype_policy(precision: str) -> str:
-  """The Keras dtype policy for `--precision`: `auto` is the fastest here that costs no accuracy.
+  """Returns the Keras dtype policy for `--precision`.
 
-  That is bfloat16 arithmetic where the hardware has it, float16 on the GPUs that have only that, else float32.
-  Weights, softmax, loss and evaluation are float32 in every case.
+  `auto` is the fastest without loss of accuracy: bfloat16 arithmetic if the hardware has it,
+  float16 on GPUs that have only that, otherwise float32. Weights, softmax, loss and evaluation are
+  float32 in every case.
   """
   if precision != 'auto':
     return precision
@@ -98,10 +103,16 @@ def dtype_policy(precision: str) -> str:
   generation = min(
     tf.config.experimental.get_device_details(gpu).get('compute_capability', (0, 0)) for gpu in gpus
   )
-  return (
-    'mixed_bfloat16'
-    if generation >= (8, 0)
-    else 'mixed_float16'
-    if generation >= (7, 0)
-    else 'float32'
-  )
+  if generation >= (8, 0):
+    return 'mixed_bfloat16'
+  if generation >= (7, 0):
+    return 'mixed_float16'
+  return 'float32'
+
+
+def device_name() -> str:
+  """Returns the name of the first GPU, or `CPU`."""
+  gpus = tf.config.list_physical_devices('GPU')
+  if not gpus:
+    return 'CPU'
+  return tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU')

@@ -1,4 +1,4 @@
-"""What a run has done so far: every finished epoch, the best one's weights, and the epoch under way."""
+"""The history of a run: its finished epochs, the best weights, and the current epoch."""
 
 import csv
 import dataclasses
@@ -16,35 +16,60 @@ from storage import files
 from trainer import workdir
 
 COLUMNS = (
-  'epoch', 'step', 'learning_rate', 'train_loss', 'train_accuracy', 'val_loss', 'val_accuracy',
-  'images_per_second', 'train_seconds',
-)  # fmt: skip
+  'epoch',
+  'step',
+  'learning_rate',
+  'train_loss',
+  'train_accuracy',
+  'val_loss',
+  'val_accuracy',
+  'images_per_second',
+  'train_seconds',
+)
+STORED = 'record'  # the history's key in a checkpoint
+SAVED_FIELDS = ('rows', 'best', 'losses', 'correct', 'seconds')
 
 
 @dataclasses.dataclass
-class Record:
-  """Losses are mean cross-entropies in nats, accuracies fractions, seconds wall-clock of the training steps."""
+class History:
+  """What a run did so far.
 
-  rows: list[dict[str, float]] = dataclasses.field(
-    default_factory=list
-  )  # an epoch each, by COLUMNS
-  best: dict[str, float] | None = (
-    None  # the row of the best validation accuracy; the first of equals
-  )
+  Losses are mean cross-entropies in nats, accuracies fractions, seconds wall-clock of the training
+  steps.
+
+  Attributes:
+    rows: one per finished epoch, by COLUMNS.
+    best: the row of the best validation accuracy; the first of equals.
+    best_weights: the averaged weights after that epoch.
+    losses: one per step of the current epoch.
+    correct: number of correct predictions in the current epoch.
+    seconds: what the current epoch took so far.
+  """
+
+  rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
+  best: dict[str, float] | None = None
   best_weights: list[np.ndarray] = dataclasses.field(default_factory=list)
-  losses: list[float] = dataclasses.field(
-    default_factory=list
-  )  # of each step of the epoch under way
-  correct: int = 0  # of the images of the epoch under way
-  seconds: float = 0.0  # of the epoch under way
+  losses: list[float] = dataclasses.field(default_factory=list)
+  correct: int = 0
+  seconds: float = 0.0
 
   def add_steps(self, losses: np.ndarray, correct: int, seconds: float) -> None:
+    """Adds steps to the current epoch."""
     self.losses += losses.tolist()
     self.correct += correct
     self.seconds += seconds
 
   def end_epoch(self, images: int, weights: list[np.ndarray], **figures: float) -> np.ndarray:
-    """Closes the epoch under way, of so many images; returns the loss of each of its steps, float32 (steps,)."""
+    """Closes the current epoch, which trained on `images` images.
+
+    Args:
+      images: number of training images in the epoch.
+      weights: the averaged weights.
+      **figures: the other columns of its row.
+
+    Returns:
+      the loss of each of its steps, float32 (steps,).
+    """
     losses = np.array(self.losses, np.float32)
     row = {
       **figures,
@@ -60,19 +85,26 @@ class Record:
     return losses
 
   def state(self) -> dict[str, np.ndarray]:
-    plain = {name: getattr(self, name) for name in ('rows', 'best', 'losses', 'correct', 'seconds')}
+    """Returns the history as arrays for a checkpoint; `restored` reads them."""
+    plain = {name: getattr(self, name) for name in SAVED_FIELDS}
     weights = {f'best/{i:03}': array for i, array in enumerate(self.best_weights)}
-    return {'record': np.frombuffer(json.dumps(plain).encode(), np.uint8), **weights}
+    return {STORED: np.frombuffer(json.dumps(plain).encode(), np.uint8), **weights}
 
   @classmethod
-  def restored(cls, state: Mapping[str, np.ndarray]) -> 'Record':
+  def restored(cls, state: Mapping[str, np.ndarray]) -> 'History':
+    """Returns the history in a checkpoint."""
     weights = [state[name] for name in sorted(state) if name.startswith('best/')]
-    return cls(**json.loads(state['record'].tobytes()), best_weights=weights)
+    return cls(**json.loads(state[STORED].tobytes()), best_weights=weights)
 
   def write(self, directory: str, losses: np.ndarray) -> None:
-    """Writes history.csv, and the last epoch, whose steps had these losses, for TensorBoard.
+    """Writes history.csv and the last epoch's TensorBoard events.
 
-    Each epoch has an events file of its own name, so an epoch that is run again after a crash replaces what it wrote.
+    Each epoch has an events file of its own, so an epoch that is repeated after a crash replaces
+    what it wrote.
+
+    Args:
+      directory: the workdir.
+      losses: one per step of the last epoch.
     """
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, lineterminator='\n')
@@ -84,7 +116,7 @@ class Record:
 
 
 def _events(row: Mapping[str, float], losses: np.ndarray) -> bytes:
-  """One epoch as a TensorBoard events file."""
+  """Returns one epoch as a TensorBoard events file."""
   with tempfile.TemporaryDirectory() as scratch:
     board = tf.summary.create_file_writer(scratch)
     with board.as_default():

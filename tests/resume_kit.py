@@ -1,0 +1,102 @@
+"""Helpers of the tests that kill, stop and resume trainings."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+from tests.train_kit import ROOT, step_losses
+from trainer import checkpoint
+
+# Of several replicas or hosts; 20 take five minutes more.
+KILLS = int(os.environ.get('LOOKBOOK_KILLS', '4'))
+# 64 steps of 124 of the small set's images, validated twice.
+FLAGS = (
+  '--validation_examples=500',
+  '--epochs=2',
+  '--global_batch_size=124',
+  '--precision=float32',
+)
+
+
+def final_weights(workdir: pathlib.Path) -> dict[str, bytes]:
+  """Returns model, average and optimizer, bit for bit, after the last step."""
+  state = checkpoint.newest(str(workdir / 'checkpoints'))
+  return {
+    name: array.tobytes() for name, array in state.items() if name.startswith('variable/')
+  } | {'step': int(state['step'])}
+
+
+def start(
+  workdir: pathlib.Path, small_tfds_dir: str, *flags: str, inside: tuple = (), **kwargs
+) -> subprocess.Popen:
+  command = [
+    *inside,
+    sys.executable,
+    '-m',
+    'trainer.main',
+    f'--workdir={workdir}',
+    f'--data_dir={small_tfds_dir}',
+    *FLAGS,
+    *flags,
+  ]
+  return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def newest_step(workdir: pathlib.Path) -> int:
+  return max(
+    (int(path.stem.split('-')[1]) for path in workdir.glob('checkpoints/step-*.ckpt')), default=-1
+  )
+
+
+def kill_after_progress(
+  processes: list[subprocess.Popen], workdir: pathlib.Path, delay_seconds: float
+) -> bool:
+  """Kills all of them `delay_seconds` after the next checkpoint appears.
+
+  Returns:
+    whether they were still running.
+  """
+  before = newest_step(workdir)
+  while newest_step(workdir) <= before and processes[0].poll() is None:
+    time.sleep(0.01)
+  time.sleep(delay_seconds)
+  alive = processes[0].poll() is None
+  for process in processes:
+    process.kill()
+    process.communicate()
+  return alive
+
+
+def assert_ends_as(workdir: pathlib.Path, undisturbed: pathlib.Path) -> None:
+  assert final_weights(workdir) == final_weights(undisturbed)
+  assert step_losses(workdir) == step_losses(undisturbed)
+  kept = (
+    'epoch',
+    'step',
+    'learning_rate',
+    'train_loss',
+    'train_accuracy',
+    'val_loss',
+    'val_accuracy',
+  )
+  rows, theirs = (
+    list(csv.DictReader((path / 'history.csv').open())) for path in (workdir, undisturbed)
+  )
+  assert [[row[name] for name in kept] for row in rows] == [
+    [row[name] for name in kept] for row in theirs
+  ]
+  ours, others = (
+    json.loads((path / 'metrics.json').read_text()) for path in (workdir, undisturbed)
+  )
+  assert {name: ours[name] for name in ('version', 'test_accuracy', 'best_epoch', 'confusion')} == {
+    name: others[name] for name in ('version', 'test_accuracy', 'best_epoch', 'confusion')
+  }
+
+
+def files_of(workdir: pathlib.Path) -> list[str]:
+  """Returns all files of a run, including half-written ones."""
+  return sorted(str(path.relative_to(workdir)) for path in workdir.rglob('*') if path.is_file())

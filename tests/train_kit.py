@@ -1,0 +1,65 @@
+"""Helpers of the trainer's tests: running it, and reading its outputs."""
+
+import hashlib
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CACHE = ROOT / '.cache'
+
+
+def unpacked_libraries() -> str:
+  """Returns an LD_LIBRARY_PATH for the programs that make test unpacked."""
+  folders = {str(path.parent) for path in (CACHE / 'debian/root').glob('**/lib*.so*')}
+  return ':'.join(sorted(folders))
+
+
+def run_trainer(*flags: str, **kwargs) -> subprocess.CompletedProcess:
+  """Runs `python -m trainer.main` with these flags, its output captured as text."""
+  command = [sys.executable, '-m', 'trainer.main', *flags]
+  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **kwargs)
+
+
+def step_losses(workdir: pathlib.Path) -> list[tuple[int, float]]:
+  """Returns (step, loss) of every step, as TensorBoard reads them."""
+  from tensorboard.backend.event_processing import event_accumulator
+
+  events = event_accumulator.EventAccumulator(str(workdir / 'tensorboard'), {'tensors': 0})
+  events.Reload()
+  return [
+    (event.step, float(np.frombuffer(event.tensor_proto.tensor_content, np.float32)[0]))
+    for event in events.Tensors('loss/step')
+  ]
+
+
+def weights_sha256(workdir: pathlib.Path) -> str:
+  """Returns the checksum of the exported weights."""
+  (variables,) = (workdir / 'export/1/variables').glob('variables.data-*')
+  return hashlib.sha256(variables.read_bytes()).hexdigest()
+
+
+def write_image_folder(
+  root: pathlib.Path,
+  shape: tuple[int, int, int] = (20, 22, 3),
+  labels: Sequence[str] = ('dark', 'grey', 'light'),
+  images: int = 12,
+) -> pathlib.Path:
+  """Writes PNG files as --dataset=image_folder takes them, and returns `root`.
+
+  Class i is that of noise around the brightness 40 + 80 i; `images` per class and split.
+  """
+  random = np.random.default_rng(0)
+  for split in ('train', 'test'):
+    for i, label in enumerate(labels):
+      folder = root / split / label
+      folder.mkdir(parents=True)
+      for number in range(images):
+        pixels = np.clip(random.normal(40 + 80 * i, 20, shape), 0, 255).astype(np.uint8)
+        image = Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels)
+        image.save(folder / f'{number:04}.png')
+  return root

@@ -1,0 +1,175 @@
+"""The configuration of a run: every setting with its default, help text and limits.
+
+The command line's flags are made from it (main.py), without TensorFlow.
+"""
+
+import dataclasses
+from typing import Any
+
+from trainer.datasets import DATASETS
+
+PRECISIONS = ('auto', 'float32', 'mixed_bfloat16', 'mixed_float16')
+ALL_REDUCE = {  # to classes of tf.distribute
+  'auto': None,  # NCCL if available, otherwise reduction to one device
+  'nccl': 'NcclAllReduce',
+  'hierarchical': 'HierarchicalCopyAllReduce',
+  'reduction_to_one': 'ReductionToOneDevice',
+}
+ON_NONFINITE = ('stop', 'rollback')
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """How a network is best trained.
+
+  Attributes:
+    epochs: default number of epochs; more do not help.
+    min_side: smallest height and width that its pools leave something of, in pixels.
+    shift: maximum shift of a training image along each axis, in pixels.
+    erase: probability that a rectangle of a training image is erased.
+    label_smoothing: fraction of a label's probability that is spread over all classes
+      (Szegedy et al., arXiv 1512.00567).
+  """
+
+  epochs: int
+  min_side: int
+  shift: int = 0
+  erase: float = 0.0
+  label_smoothing: float = 0.0
+
+
+NETWORKS = {
+  'seed': Network(epochs=60, min_side=18),
+  'best': Network(epochs=70, min_side=4, shift=2, erase=0.5, label_smoothing=0.05),
+}
+
+
+def setting(
+  default: Any,
+  help_text: str,
+  *,
+  choices: Any = None,
+  lower_bound: float | None = None,
+  upper_bound: float | None = None,
+) -> Any:
+  """Returns a dataclass field from which main.py makes a flag of the field's name and type."""
+  limits = {'lower_bound': lower_bound, 'upper_bound': upper_bound}
+  metadata = {'help': help_text, 'choices': choices, 'limits': limits}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """Settings that determine the final weights."""
+
+  dataset: str = setting(
+    'fashion_mnist',
+    'The dataset: Fashion-MNIST through TFDS, or the images in the folder --source.',
+    choices=DATASETS,
+  )
+  model: str = setting(
+    'seed', "The network: the notebook's, or a more accurate one.", choices=NETWORKS
+  )
+  validation_examples: int = setting(
+    6000, 'Training images held out to select the best epoch.', lower_bound=1
+  )
+  epochs: int | None = setting(
+    None,
+    "Passes over the training images. By default the network's own: "
+    + ', '.join(f'{network.epochs} for {name}' for name, network in NETWORKS.items())
+    + '.',
+    lower_bound=1,
+  )
+  global_batch_size: int = setting(256, 'Images per step, summed over replicas.', lower_bound=1)
+  learning_rate: float = setting(
+    3e-3, 'Peak learning rate of AdamW, reached after a fifth of the steps.', lower_bound=0
+  )
+  seed: int = setting(
+    0,
+    'Seed of the split, the initial weights, the order of images, augmentation and dropout.',
+    lower_bound=0,
+    upper_bound=2**31 - 1,
+  )
+  precision: str = setting(
+    'auto',
+    'Arithmetic of the training step; auto is the fastest here that costs no accuracy. '
+    'The export is always float32.',
+    choices=PRECISIONS,
+  )
+
+  @property
+  def network(self) -> Network:
+    """How the model is trained."""
+    return NETWORKS[self.model]
+
+  @property
+  def num_epochs(self) -> int:
+    """The length of the training, in epochs."""
+    return self.epochs or self.network.epochs
+
+  def settings(self) -> dict[str, Any]:
+    """Returns the values of the flags that determine the weights, by the flags' names."""
+    return {**dataclasses.asdict(self), 'epochs': self.num_epochs}
+
+  def fixed(self) -> dict[str, Any]:
+    """Returns the settings that may not change on resume (all but `epochs`)."""
+    return {name: value for name, value in self.settings().items() if name != 'epochs'}
+
+  def steps_per_epoch(self, train_examples: int) -> int:
+    """Returns the number of full batches.
+
+    Every epoch has a new permutation, so the remaining images are different ones each time.
+    """
+    return train_examples // self.global_batch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopOptions:
+  """Logging, checkpointing and rollback; none of this changes the weights."""
+
+  log_every_steps: int = setting(50, 'Steps between checks of the loss.', lower_bound=1)
+  checkpoint_every_steps: int = setting(
+    0,
+    'Steps between checkpoints, besides the one after every epoch; 0: only that one.',
+    lower_bound=0,
+  )
+  keep_checkpoints: int = setting(3, 'Number of newest checkpoints to keep.', lower_bound=1)
+  on_nonfinite: str = setting(
+    'stop',
+    'If the loss becomes NaN or infinite: stop, or return to the last checkpoint with half the '
+    'learning rate, at most three times.',
+    choices=ON_NONFINITE,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Everything that a run is told, except for its workdir."""
+
+  data_dir: str | None = setting(
+    None,
+    'TFDS directory, local or gs://: read if it contains fashion_mnist, otherwise prepared. '
+    "By default TFDS's own.",
+  )
+  idx_dir: str | None = setting(
+    None,
+    'Directory with the four IDX .gz files, local or gs://, to prepare fashion_mnist from without '
+    'a download.',
+  )
+  source: str | None = setting(
+    None,
+    'Folder with train/LABEL/*.png and test/LABEL/*.png, local or gs://, for '
+    '--dataset=image_folder.',
+  )
+  replicas: int = setting(
+    0,
+    'Devices that train: 0 is every GPU, or the CPU; without a GPU, 2 or more split the CPU.',
+    lower_bound=0,
+  )
+  all_reduce: str = setting(
+    'auto',
+    'How devices add up their gradients; several hosts: auto or nccl.',
+    choices=ALL_REDUCE,
+  )
+  recipe: Recipe = Recipe()
+  loop: LoopOptions = LoopOptions()

@@ -1,4 +1,4 @@
-"""Says which tests a run skipped, and why: `skips.py REPORT.xml`, the JUnit report that pytest wrote."""
+"""Lists the tests that a run skipped, and why: `skips.py REPORT.xml`, pytest's JUnit report."""
 
 import pathlib
 import sys

@@ -1,4 +1,4 @@
-"""What is wrong with a set of Kubernetes manifests, as findings: each names the object, the place and the value."""
+"""Finds mistakes in Kubernetes manifests; a finding names the object, the place and the value."""
 
 import functools
 import importlib.resources
@@ -35,7 +35,8 @@ DECIMAL = {
   'E': 1e18,
 }
 VARIABLE = re.compile(r'\$\((\w+)\)')
-SAFE_VOLUMES = {'configMap', 'csi', 'downwardAPI', 'emptyDir', 'ephemeral', 'persistentVolumeClaim', 'projected',
+SAFE_VOLUMES = {'configMap', 'csi', 'downwardAPI', 'emptyDir', 'ephemeral',
+                'persistentVolumeClaim', 'projected',
                 'secret'}  # fmt: skip
 SIGTERM_SECONDS = 10  # what the trainer may take to end a step and write a checkpoint
 
@@ -99,11 +100,11 @@ def name(manifest: Manifest) -> str:
   return f'{manifest["kind"]}/{manifest["metadata"]["name"]}'
 
 
-# --- one document alone ------------------------------------------------------------------------------------------
+# --- one document alone ---------------------------------------------------------------------------
 
 
 def schema(manifest: Manifest) -> Iterator[str]:
-  """Kubernetes' own schemas, the oldest version supported and the newest known, with unknown fields refused."""
+  """Yields violations of Kubernetes' schemas, the oldest supported and the newest, strictly."""
   for version in (OLDEST, kubernetes_validate.latest_version()):
     for error in _validator(version, manifest['kind'], manifest['apiVersion']).iter_errors(
       manifest
@@ -189,7 +190,7 @@ def workers(job: Manifest) -> Iterator[str]:
     if found != expected:
       yield f'{name(job)}: TF_CONFIG lists {found}; the pods are {expected}'
     if (spec.get('completionMode'), spec.get('parallelism')) != ('Indexed', len(found)):
-      yield f'{name(job)}: TF_CONFIG lists {len(found)} workers; that many have to run at once, with an index each'
+      yield f'{name(job)}: TF_CONFIG lists {len(found)} workers; as many must run at once, indexed'
     if names.index('TF_CONFIG') < names.index('JOB_COMPLETION_INDEX'):
       yield f'{name(job)}: TF_CONFIG comes before JOB_COMPLETION_INDEX, which it needs'
 
@@ -205,18 +206,20 @@ def expanded(text: str, values: Mapping[str, str]) -> str:
   return VARIABLE.sub(lambda match: values.get(match[1], match[0]), text)
 
 
-# --- one document against the others -----------------------------------------------------------------------------
+# --- one document against the others --------------------------------------------------------------
 
 
 def references(job: Manifest, manifests: Sequence[Manifest]) -> Iterator[str]:
-  """Whatever a Job's pods name is there: volumes, ConfigMaps and their keys, claims, ServiceAccount, Service."""
+  """Yields volumes, ConfigMaps, keys, claims, accounts and Services that pods name but lack."""
   spec = pod(job)
   there = {kind: {m['metadata']['name'] for m in of_kind(manifests, kind)} for kind in REFERRED}
   volumes = {volume['name']: volume for volume in spec.get('volumes', [])}
   mounts = [mount for container in containers(job) for mount in container.get('volumeMounts', [])]
   for mount in mounts:
     if mount['name'] not in volumes:
-      yield f'{name(job)}: {mount["mountPath"]} mounts the volume {mount["name"]!r}, which is not there'
+      yield (
+        f'{name(job)}: {mount["mountPath"]} mounts the volume {mount["name"]!r}, which is not there'
+      )
   for unused in volumes.keys() - {mount['name'] for mount in mounts}:
     yield f'{name(job)}: nothing mounts the volume {unused!r}'
   for kind, referred in _referred(job):
@@ -275,7 +278,7 @@ def selects(
     yield f'{name(owner)}: selects {dict(selector)}, and no pod has these labels'
 
 
-# --- pods and containers -----------------------------------------------------------------------------------------
+# --- pods and containers --------------------------------------------------------------------------
 
 
 def restricted(job: Manifest) -> Iterator[str]:
@@ -333,11 +336,12 @@ def hardened(job: Manifest) -> Iterator[str]:
     yield f'{name(job)}: terminationGracePeriodSeconds is no more than {SIGTERM_SECONDS}'
   for container in containers(job):
     mounts = {mount['mountPath'] for mount in container.get('volumeMounts', [])}
-    if (
-      container.get('securityContext', {}).get('readOnlyRootFilesystem') is not True
-      or '/tmp' not in mounts
-    ):  # noqa: S108
-      yield f'{name(job)}: container {container["name"]!r}: wants a read-only root file system and a volume at /tmp'
+    read_only = container.get('securityContext', {}).get('readOnlyRootFilesystem')
+    if read_only is not True or '/tmp' not in mounts:  # noqa: S108
+      yield (
+        f'{name(job)}: container {container["name"]!r}: wants a read-only root file system and a '
+        'volume at /tmp'
+      )
   for volume in spec.get('volumes', []):
     if 'sizeLimit' not in volume.get('emptyDir', {'sizeLimit': None}):
       yield f'{name(job)}: the volume {volume["name"]!r} has no sizeLimit'
@@ -356,7 +360,10 @@ def resources(job: Manifest, container: Manifest) -> Iterator[str]:
   for resource in requests.keys() & limits.keys():
     asked, most = amount(requests[resource]), amount(limits[resource])
     if asked is not None and most is not None and asked > most:
-      yield f'{where}: requests.{resource} {requests[resource]} is more than its limit {limits[resource]}'
+      yield (
+        f'{where}: requests.{resource} {requests[resource]} is more than its limit '
+        f'{limits[resource]}'
+      )
   for device in {resource for resource in (*requests, *limits) if '/' in resource}:
     if requests.get(device) != limits.get(device):
       yield f'{where}: requests and limits of {device} differ'

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 
 class Index:
-  """A folder that is served as an index. `asked` is what was asked of it: the page of NAME, or a file."""
+  """A folder served as an index. `asked` lists the requests: the page of NAME, or a file."""
 
   def __init__(self, folder: pathlib.Path):
     self.folder = folder
@@ -44,10 +44,11 @@ class Index:
     return path
 
   def source(self, name: str, version: str) -> pathlib.Path:
-    """Writes a package that setuptools has to build first: with a setup.py alone, as old ones are."""
+    """Writes a package with only a setup.py, as old ones have, which has to be built first."""
     files = {
       'PKG-INFO': f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n',
-      'setup.py': f'from setuptools import setup\nsetup(name="{name}", version="{version}", py_modules=["{name}"])\n',
+      'setup.py': 'from setuptools import setup\n'
+      f'setup(name="{name}", version="{version}", py_modules=["{name}"])\n',
       f'{name}.py': '',
     }
     path = self.add(f'{name}-{version}.tar.gz')
@@ -85,7 +86,7 @@ def lock(*packages: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def serving(index: Index) -> Iterator[dict[str, str]]:
-  """Yields the environment variables with which pip asks this index, and no other of this machine."""
+  """Yields the environment variables that make pip ask this index and no other."""
 
   class Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self) -> None:

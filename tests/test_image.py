@@ -1,4 +1,4 @@
-"""The image that `make image` builds, and the Jobs' own pods in it: not root, read-only, on a network with no way out.
+"""The image of `make image`, and the Jobs' pods in it: not root, read-only, on a closed network.
 
 The network's only other host is this machine, where the bucket server is.
 """
@@ -120,9 +120,9 @@ def job(overlay: str) -> Manifest:
 def pod(
   overlay: str, image: str, bucket: bucket_server.Bucket, *flags: str, index: int = 0
 ) -> list[Manifest]:
-  """The pod with this index that an overlay's Job would start, and before it the ConfigMaps that it needs.
+  """Returns the ConfigMaps, and the pod with this index, that an overlay's Job would start.
 
-  Changed are the image, how much it asks for, and where gs:// is; `flags` are added. $(NAME) is replaced, which the
+  The image, its requests and the address of gs:// are changed, and `flags` added. $(NAME) is replaced, which the
   kubelet does and podman does not.
   """
   documents = built(overlay)
@@ -167,7 +167,7 @@ def start(documents: list[Manifest]) -> str:
 
 
 def finish(name: str) -> tuple[int, str, dict]:
-  """Waits until a pod's container ends: exit code, output, and what the engine says the container was."""
+  """Waits until a pod's container ends; returns exit code, output, and the engine's record of it."""
   container = f'{name}-{name.rpartition("-")[0]}'
   try:
     code = int(podman('wait', container, check=True).stdout)
@@ -183,7 +183,7 @@ def play(documents: list[Manifest]) -> tuple[int, str, dict]:
 
 
 def objects(bucket: bucket_server.Bucket) -> dict[str, str]:
-  """What is in the bucket: names, and of each the generation, which changes when it is written again."""
+  """Returns the bucket's objects: name to generation, which changes with every write."""
   return {item['name']: item['generation'] for item in bucket.listing(BUCKET)}
 
 
@@ -191,7 +191,7 @@ def content(bucket: bucket_server.Bucket, name: str) -> str:
   return bucket.content(BUCKET, name, objects(bucket)[name]).decode()
 
 
-# --- the image alone ---------------------------------------------------------------------------------------------
+# --- the image alone ------------------------------------------------------------------------------
 
 
 def run(image: str, *command: str) -> subprocess.CompletedProcess:
@@ -225,14 +225,14 @@ def test_says_which_commit_it_is_of(image):
   assert facts['User'] == '10001:10001'
 
 
-# --- the Jobs' pods ----------------------------------------------------------------------------------------------
+# --- the Jobs' pods -------------------------------------------------------------------------------
 
 TINY = ('--epochs=1', '--global_batch_size=2000', '--validation_examples=500')  # two steps
 
 
 @pytest.fixture(scope='module')
 def trained(image, network, bucket) -> dict:
-  """What the engine says of the training Job's container, once it has trained two steps of 2,000 images."""
+  """Returns the engine's record of the training container after two steps of 2,000 images."""
   code, output, facts = play(pod('gpu', image, bucket, *TINY))
   assert code == 0, output
   return facts
@@ -305,7 +305,7 @@ def test_a_bad_flag_in_a_pod_is_exit_code_64(image, network, bucket):
   assert code == 64, output
 
 
-# --- an engine's worker ------------------------------------------------------------------------------------------
+# --- an engine's worker ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -316,7 +316,8 @@ def pool(image, network, bucket) -> Iterator[tuple[str, str]]:
     'run', '--detach', '--init', f'--network={NETWORK}', *LOCKED, *variables,
     f'--add-host={socket.getfqdn()}:{THIS_MACHINE}',  # where Beam tells the workers that the job is
     f'--volume={bucket.authority}:{AUTHORITY}:ro',
-    image, 'python', '-m', 'apache_beam.runners.worker.worker_pool_main', f'--service_port={POOL_PORT}',
+    image, 'python', '-m', 'apache_beam.runners.worker.worker_pool_main',
+    f'--service_port={POOL_PORT}',
     check=True,
   ).stdout.strip()  # fmt: skip
   (facts,) = json.loads(podman('inspect', container, check=True).stdout)
@@ -332,7 +333,7 @@ def pool(image, network, bucket) -> Iterator[tuple[str, str]]:
 
 
 def test_a_worker_pool_scores(trained, pool, bucket):
-  """The scorer here, its workers in the container: what an engine does with environment_type=EXTERNAL."""
+  """Runs the scorer here and its workers in the container, as environment_type=EXTERNAL does."""
   container, address = pool
   flags = ('--runner=PortableRunner', '--job_endpoint=embed', '--environment_type=EXTERNAL',
            f'--environment_config={address}')  # fmt: skip

@@ -1,4 +1,4 @@
-"""How scripts/venv.sh installs a lock file: from an index made on the spot, which has newer releases than the lock."""
+"""How scripts/venv.sh installs a lock file, from an index that has newer releases than the lock."""
 
 import json
 import pathlib
@@ -26,7 +26,7 @@ TOO_NEW = 'raise ImportError("this release does not do what the locked one does"
 
 
 class Project:
-  """A project that needs `frame`, which needs `lens` with its extra `zoom` and, as source only, `mount`."""
+  """Returns a project that needs `frame`, which needs `lens[zoom]` and, as source only, `mount`."""
 
   def __init__(self, folder: pathlib.Path, index: package_index.Index):
     (folder / 'scripts').symlink_to(ROOT / 'scripts')
@@ -111,7 +111,8 @@ def test_an_incomplete_lock_is_said_in_a_line(project, environment):
   result = project.install(environment)
   assert result.returncode != 0
   assert result.stderr.splitlines()[-1] == (
-    'install.sh: some.lock is not complete: frame 1.0 requires lens, which is not installed: make lock writes it again'
+    'install.sh: some.lock is not complete: frame 1.0 requires lens, which is not installed: '
+    'make lock writes it again'
   )
 
 

@@ -1,4 +1,4 @@
-"""The manifests and the build files: what `kubectl apply -k` and `gcloud builds submit` would be given."""
+"""The manifests and the build files, as `kubectl apply -k` and `gcloud builds submit` get them."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def check(flags, pushed) -> Callable[..., list[str]]:
   return lambda documents, image=pushed: manifests.findings(documents, image=image, flags=flags)
 
 
-# --- as they are -------------------------------------------------------------------------------------------------
+# --- as they are ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('overlay', OVERLAYS)
@@ -103,7 +103,7 @@ def test_each_worker_finds_itself():
   assert configs[0]['cluster'] == {'worker': ['train-0.workers:2222', 'train-1.workers:2222']}
 
 
-# --- broken on purpose -------------------------------------------------------------------------------------------
+# --- broken on purpose ----------------------------------------------------------------------------
 
 
 def job(documents: list[Manifest]) -> Manifest:
@@ -217,7 +217,7 @@ def test_what_is_broken_is_found(break_, finding, check):
   assert [line for line in found if re.match(finding, line)], found
 
 
-# --- the files around them ---------------------------------------------------------------------------------------
+# --- the files around them ------------------------------------------------------------------------
 
 
 def test_cloud_build_fits_its_schema():

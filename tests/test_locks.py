@@ -29,9 +29,10 @@ def pins(lock: str) -> dict[tuple[str, str], set[str]]:
 
 
 def wanted(lock: pathlib.Path, python: str, answer: pathlib.Path) -> list[dict]:
-  """Returns what uv finds that a lock file's packages need, extras too, with the files that fit this Python."""
+  """Returns what uv resolves a lock file's packages to, extras too, for this Python."""
   command = [
-    sys.executable, '-m', 'uv', 'pip', 'compile', str(lock), f'--output-file={answer}', '--quiet', '--no-config',
+    sys.executable, '-m', 'uv', 'pip', 'compile', str(lock), f'--output-file={answer}', '--quiet',
+    '--no-config',
     '--format=pylock.toml', f'--python-version={python}', '--python-platform=x86_64-manylinux_2_28',
     '--only-binary=:all:', *(f'--no-binary={name}' for name in SOURCES),
   ]  # fmt: skip
@@ -41,7 +42,7 @@ def wanted(lock: pathlib.Path, python: str, answer: pathlib.Path) -> list[dict]:
 
 
 def lacking(lock: pathlib.Path, python: str, scratch: pathlib.Path) -> set[str]:
-  """Returns the packages of which a lock file lacks the pin, or a hash of a file that fits this Python."""
+  """Returns the packages whose pin, or hash of a file for this Python, a lock file lacks."""
   pinned = pins(lock.read_text())
   names = set()
   for package in wanted(lock, python, scratch / 'pylock.toml'):
@@ -61,7 +62,7 @@ def test_a_lock_lacks_nothing(name, python, tmp_path):
 
 
 def test_what_a_lock_lacks_is_found(tmp_path):
-  """Of one package the pin is gone, of another the hashes are of no file: the test above would say both."""
+  """Removes the pin of one package and replaces the hashes of another: both are found."""
   lock = (ROOT / 'requirements-sbom.lock').read_text()
   gone = re.sub(r'^sortedcontainers==(.*\\\n)+.*\n', '', lock, flags=re.MULTILINE)
   other = re.sub(

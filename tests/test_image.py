@@ -122,8 +122,8 @@ def pod(
 ) -> list[Manifest]:
   """Returns the ConfigMaps, and the pod with this index, that an overlay's Job would start.
 
-  The image, its requests and the address of gs:// are changed, and `flags` added. $(NAME) is replaced, which the
-  kubelet does and podman does not.
+  The image, its requests and the address of gs:// are changed, and `flags` added. $(NAME) is
+  replaced, which the kubelet does and podman does not.
   """
   documents = built(overlay)
   spec, config_maps = manifests.pod(job(overlay)), manifests.of_kind(documents, 'ConfigMap')
@@ -167,7 +167,7 @@ def start(documents: list[Manifest]) -> str:
 
 
 def finish(name: str) -> tuple[int, str, dict]:
-  """Waits until a pod's container ends; returns exit code, output, and the engine's record of it."""
+  """Waits until a pod's container ends; returns its exit code, output and the engine's record."""
   container = f'{name}-{name.rpartition("-")[0]}'
   try:
     code = int(podman('wait', container, check=True).stdout)

@@ -17,9 +17,9 @@ import yaml
 
 from benchmarks import collection
 from tests import bucket as bucket_server
-from tests import manifests, score_kit
+from tests import manifests, overlays, score_kit
 from tests.manifests import Manifest
-from tests.test_k8s import built
+from tests.overlays import built
 from tests.train_kit import ROOT
 
 pytestmark = [
@@ -54,7 +54,7 @@ def modest_limits(tmp_path_factory) -> Iterator[None]:
 @pytest.fixture(scope='module')
 def image() -> str:
   subprocess.run(['make', 'image'], cwd=ROOT, check=True)
-  return f'localhost/{manifests.containers(job("cpu"))[0]["image"]}'
+  return f'localhost/{manifests.containers(overlays.job(built("cpu")))[0]["image"]}'
 
 
 @pytest.fixture(scope='module')
@@ -113,10 +113,6 @@ def environment(bucket: bucket_server.Bucket) -> dict[str, str]:
   return {**here, 'CURL_CA_BUNDLE': AUTHORITY}
 
 
-def job(overlay: str) -> Manifest:
-  return manifests.of_kind(built(overlay), 'Job')[0]
-
-
 def pod(
   overlay: str, image: str, bucket: bucket_server.Bucket, *flags: str, index: int = 0
 ) -> list[Manifest]:
@@ -126,7 +122,10 @@ def pod(
   replaced, which the kubelet does and podman does not.
   """
   documents = built(overlay)
-  spec, config_maps = manifests.pod(job(overlay)), manifests.of_kind(documents, 'ConfigMap')
+  spec, config_maps = (
+    manifests.pod(overlays.job(built(overlay))),
+    manifests.of_kind(documents, 'ConfigMap'),
+  )
   (container,) = spec['containers']
   values = {'JOB_COMPLETION_INDEX': str(index)}
   for env in container['env']:
@@ -149,7 +148,7 @@ def pod(
   spec['volumes'].append(
     {'name': 'authority', 'hostPath': {'path': str(bucket.authority), 'type': 'File'}}
   )
-  metadata = {'name': f'{job(overlay)["metadata"]["name"]}-{index}'}
+  metadata = {'name': f'{overlays.job(built(overlay))["metadata"]["name"]}-{index}'}
   return [*config_maps, {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': metadata, 'spec': spec}]
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,20 +11,14 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from tests import manifests
+from tests import breakages, manifests
 from tests.manifests import Manifest
-from tests.train_kit import CACHE, ROOT
+from tests.overlays import KUBECTL, OVERLAYS, built
+from tests.train_kit import ROOT
 
-OVERLAYS = sorted(path.name for path in (ROOT / 'k8s/overlays').iterdir())
-KUBECTL = shutil.which('kubectl') or str(CACHE / 'kubectl')
 PROJECT = 'my-project'  # the placeholder in k8s/site
 LOCAL_IMAGE = 'lookbook'  # what `make image` calls it
 BIN = os.path.dirname(sys.executable)
-
-
-def built(overlay: str) -> list[Manifest]:
-  """The documents of an overlay."""
-  return manifests.build(str(ROOT / 'k8s/overlays' / overlay), KUBECTL)
 
 
 @pytest.fixture(scope='module')
@@ -106,106 +99,43 @@ def test_each_worker_finds_itself():
 # --- broken on purpose ----------------------------------------------------------------------------
 
 
-def job(documents: list[Manifest]) -> Manifest:
-  return manifests.of_kind(documents, 'Job')[0]
-
-
-def container(documents: list[Manifest]) -> Manifest:
-  return manifests.containers(job(documents))[0]
-
-
-def unknown_field(documents):
-  manifests.pod(job(documents))['nodeSelectors'] = {'disk': 'ssd'}
-
-
-def wrong_type(documents):
-  job(documents)['spec']['backoffLimit'] = '3'
-
-
-def missing_volume(documents):
-  volumes = manifests.pod(job(documents))['volumes']
-  volumes.remove(next(volume for volume in volumes if volume['name'] == 'tmp'))
-
-
-def bad_quantity(documents):
-  container(documents)['resources']['limits']['memory'] = '8GB'
-
-
-def restart_always(documents):
-  manifests.pod(job(documents))['restartPolicy'] = 'Always'
-
-
-def mismatched_service(documents):
-  manifests.of_kind(documents, 'Service')[0]['metadata']['name'] = 'worker'
-
-
-def unknown_flag(documents):
-  container(documents)['args'].append('--epoch=3')
-
-
-def unknown_flag_in_the_config_map(documents):
-  config_map = next(
-    m for m in manifests.of_kind(documents, 'ConfigMap') if 'train.flags' in m['data']
-  )
-  config_map['data']['train.flags'] += '--batch=3\n'
-
-
-def root_user(documents):
-  manifests.pod(job(documents))['securityContext']['runAsUser'] = 0
-
-
-def missing_limits(documents):
-  del container(documents)['resources']['limits']['memory']
-
-
-def latest(documents):
-  container(documents)['image'] = container(documents)['image'].rpartition(':')[0] + ':latest'
-
-
-def selector_of_nothing(documents):
-  manifests.of_kind(documents, 'Service')[0]['spec']['selector'] = {'app': 'trainer'}
-
-
-def a_worker_too_few(documents):
-  job(documents)['spec']['completions'] = 3
-
-
-def missing_account(documents):
-  documents.remove(manifests.of_kind(documents, 'ServiceAccount')[0])
-
-
-def another_image(documents):
-  container(documents)['image'] = 'docker.io/tensorflow/tensorflow:2.21.0'
-
-
 @pytest.mark.parametrize(
   ('break_', 'finding'),
   [
     (
-      unknown_field,
+      breakages.unknown_field,
       "Job/train: spec.template.spec: Additional properties .*'nodeSelectors' was unexpected",
     ),
-    (wrong_type, "Job/train: spec.backoffLimit: '3' is not of type"),
-    (missing_volume, "Job/train: /tmp mounts the volume 'tmp', which is not there"),
-    (bad_quantity, "Job/train: .*limits.memory: '8GB' is not a quantity"),
-    (restart_always, "Job/train: restartPolicy is 'Always'; a Job takes Never or OnFailure"),
-    (mismatched_service, 'Job/train: needs Service/workers, which is not there'),
-    (unknown_flag, "Job/train: container 'train': --epoch is not a flag of lookbook-train"),
+    (breakages.wrong_type, "Job/train: spec.backoffLimit: '3' is not of type"),
+    (breakages.missing_volume, "Job/train: /tmp mounts the volume 'tmp', which is not there"),
+    (breakages.bad_quantity, "Job/train: .*limits.memory: '8GB' is not a quantity"),
     (
-      unknown_flag_in_the_config_map,
+      breakages.restart_always,
+      "Job/train: restartPolicy is 'Always'; a Job takes Never or OnFailure",
+    ),
+    (breakages.mismatched_service, 'Job/train: needs Service/workers, which is not there'),
+    (
+      breakages.unknown_flag,
+      "Job/train: container 'train': --epoch is not a flag of lookbook-train",
+    ),
+    (
+      breakages.unknown_flag_in_the_config_map,
       "Job/train: container 'train': --batch is not a flag of lookbook-train",
     ),
-    (root_user, "Job/train: container 'train': runAsUser is 0, which is root"),
-    (missing_limits, "Job/train: container 'train': no limits.memory"),
-    (latest, "Job/train: container 'train': image .*:latest does not say which version"),
+    (breakages.root_user, "Job/train: container 'train': runAsUser is 0, which is root"),
+    (breakages.missing_limits, "Job/train: container 'train': no limits.memory"),
+    (breakages.latest, "Job/train: container 'train': image .*:latest does not say which version"),
     (
-      selector_of_nothing,
+      breakages.selector_of_nothing,
       "Service/workers: selects {'app': 'trainer'}, and no pod has these labels",
     ),
-    (a_worker_too_few, 'Job/train: TF_CONFIG lists .*; the pods are .*train-2.workers:2222'),
-    (missing_account, 'Job/train: needs ServiceAccount/lookbook, which is not there'),
     (
-      another_image,
+      breakages.a_worker_too_few,
+      'Job/train: TF_CONFIG lists .*; the pods are .*train-2.workers:2222',
+    ),
+    (breakages.missing_account, 'Job/train: needs ServiceAccount/lookbook, which is not there'),
+    (
+      breakages.another_image,
       "Job/train: container 'train': image docker.io/tensorflow/tensorflow:2.21.0 is not one of ",
     ),
   ],

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from tests import kube_server, manifests, test_k8s
+from tests import breakages, kube_server, manifests
 from tests.kube_server import Server
 from tests.manifests import Manifest
-from tests.test_k8s import OVERLAYS, built, job
+from tests.overlays import OVERLAYS, built, job
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def test_a_job_is_not_changed_but_made_anew(server):
   """As docs/kubernetes.md has it."""
   documents = built('gpu')
   changed = copy.deepcopy(documents)
-  test_k8s.container(changed)['args'].append('--epochs=3')
+  breakages.container(changed)['args'].append('--epochs=3')
   command = ('apply', '-f', '-')
   succeed(server.kubectl(*command, input=yaml.safe_dump_all(documents)))
   refused = server.kubectl(*command, input=yaml.safe_dump_all(changed))
@@ -85,7 +85,7 @@ def no_seccomp_profile(documents: list[Manifest]) -> None:
 
 
 def capabilities(documents: list[Manifest]) -> None:
-  del test_k8s.container(documents)['securityContext']['capabilities']
+  del breakages.container(documents)['securityContext']['capabilities']
 
 
 def host_network(documents: list[Manifest]) -> None:
@@ -103,7 +103,7 @@ def unknown_account(documents: list[Manifest]) -> None:
 @pytest.mark.parametrize(
   ('break_', 'complaint'),
   [
-    (test_k8s.root_user, 'violates PodSecurity "restricted:latest": runAsUser=0'),
+    (breakages.root_user, 'violates PodSecurity "restricted:latest": runAsUser=0'),
     (no_seccomp_profile, 'violates PodSecurity "restricted:latest": seccompProfile'),
     (capabilities, 'violates PodSecurity "restricted:latest": unrestricted capabilities'),
     (host_network, 'violates PodSecurity "restricted:latest": host namespaces'),
@@ -120,11 +120,11 @@ def test_a_pod_that_asks_for_more_is_refused(break_, complaint, server):
 @pytest.mark.parametrize(
   ('break_', 'complaint'),
   [
-    (test_k8s.unknown_field, 'unknown field "spec.template.spec.nodeSelectors"'),
-    (test_k8s.wrong_type, 'backoffLimit'),
-    (test_k8s.missing_volume, 'volumeMounts[1].name: Not found: "tmp"'),
-    (test_k8s.bad_quantity, 'quantities must match the regular expression'),
-    (test_k8s.restart_always, 'Required value: valid values: "OnFailure", "Never"'),
+    (breakages.unknown_field, 'unknown field "spec.template.spec.nodeSelectors"'),
+    (breakages.wrong_type, 'backoffLimit'),
+    (breakages.missing_volume, 'volumeMounts[1].name: Not found: "tmp"'),
+    (breakages.bad_quantity, 'quantities must match the regular expression'),
+    (breakages.restart_always, 'Required value: valid values: "OnFailure", "Never"'),
   ],
 )
 def test_a_job_that_is_wrong_is_refused(break_, complaint, server):

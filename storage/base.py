@@ -1,5 +1,6 @@
 """What `files` and its backends share: the errors, and the functions that a backend defines."""
 
+import collections
 import contextlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple, Protocol
@@ -43,11 +44,11 @@ class Backend(Protocol):
   `files` describes what each does. All raise what `files` promises.
   """
 
-  def match(self, pattern: str) -> Iterable[File]:
-    """Returns the files that a pattern names, in any order."""
+  def match(self, pattern: str, passed_over: collections.Counter[str]) -> Iterable[File]:
+    """Returns the files that a pattern names, in any order; counts what it passes over, by kind."""
 
-  def list_files(self, directory: str) -> Iterable[File]:
-    """Returns all files in a directory and its subdirectories, in any order."""
+  def list_files(self, directory: str, passed_over: collections.Counter[str]) -> Iterable[File]:
+    """Returns all files in a directory and its subdirectories likewise."""
 
   def exists(self, uri: str) -> bool:
     """Returns whether there is such a file."""

@@ -1,7 +1,7 @@
 """Files on this machine: the backend for paths without a scheme."""
 
+import collections
 import contextlib
-import glob
 import os
 import shutil
 import stat
@@ -9,36 +9,18 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+from storage import local_patterns
 from storage.base import File
 
 
-def match(pattern: str) -> Iterator[File]:
+def match(pattern: str, passed_over: collections.Counter[str]) -> Iterator[File]:
   """Yields the files that a pattern names."""
-  if os.path.isfile(pattern):  # a name may contain [ or *
-    yield File(pattern, os.path.getsize(pattern))
-    return
-  for path in glob.iglob(pattern, recursive=True):
-    yield from _sized(path)
+  return local_patterns.match(pattern, passed_over)
 
 
-def list_files(directory: str) -> Iterator[File]:
+def list_files(directory: str, passed_over: collections.Counter[str]) -> Iterator[File]:
   """Yields all files in a directory and its subdirectories, except hidden ones."""
-  return match(os.path.join(glob.escape(directory), '**'))
-
-
-def _sized(path: str) -> Iterator[File]:
-  """Yields the file unless `path` is a directory.
-
-  A broken link has size 0; its reader will report it.
-  """
-  try:
-    status = os.stat(path)
-  except OSError:
-    if os.path.islink(path):
-      yield File(path, 0)
-    return
-  if not stat.S_ISDIR(status.st_mode):
-    yield File(path, status.st_size)
+  return local_patterns.list_files(directory, passed_over)
 
 
 def exists(path: str) -> bool:
@@ -52,8 +34,20 @@ def open_bytes(path: str) -> BinaryIO:
 
 
 def read(path: str, limit: int | None) -> bytes:
-  """Returns the content; raises ValueError if it has more than `limit` bytes."""
-  with open(path, 'rb') as file:
+  """Returns the content; raises ValueError if it has more than `limit` bytes.
+
+  A pipe would block and a device might never end, so neither is opened.
+  """
+  status = os.stat(path)
+  if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+    raise OSError(f'{path}: is a pipe, a socket or a device; copy its content into a file')
+  size = status.st_size
+  if limit is None or size <= limit:
+    with open(path, 'rb', buffering=0) as unbuffered:
+      content = unbuffered.read(size + 1)  # in one call: one for the limit would allocate that much
+    if len(content) == size:
+      return content
+  with open(path, 'rb') as file:  # it is too large, or its size is not the one that was stated
     content = file.read() if limit is None else file.read(limit + 1)
   if limit is not None and len(content) > limit:
     raise ValueError(f'the file has more than {limit} bytes')

@@ -16,7 +16,8 @@ from storage.base import File
 
 WILDCARDS = frozenset('*?[')
 HIDDEN_FILE, HIDDEN_DIRECTORY = 'hidden file', 'hidden directory'
-DIRECTORY, LINK, SPECIAL = 'directory', 'link to a directory', 'pipe, socket or device'
+DIRECTORY, LINK = 'directory', 'link to a directory'
+SPECIAL = 'special file'  # a pipe, socket or device
 NO_DIRECTORY = (FileNotFoundError, NotADirectoryError)
 
 Counts = collections.Counter[str]

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from batch import chunk, flags
-from batch.readers import stream
+from batch.readers import sniff, stream
 from batch.readers.base import Planned
 from storage import files
 
-FILE_NAME = r'\.(png|jpe?g|gif|bmp|webp)$'
+FILE_NAME = sniff.FILE_NAME
 LOCAL_THREADS = 8
 CLOUD_THREADS = 32  # at 30 ms a request, 32 read 2.5 times as much as 8; 64 no more
 SLICE_FILES = 16  # read in a row by one thread; with fewer, passing them on costs more than reading

@@ -26,6 +26,7 @@ class Plan:
   Attributes:
     images: their number, or None if only reading tells.
     fingerprint: equal for two plans only if they name the same files of the same sizes.
+    passed_over: what planning left out, by kind.
   """
 
   shards: list[chunk.Shard]
@@ -33,6 +34,7 @@ class Plan:
   images: int | None
   bytes: int
   fingerprint: str
+  passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -> Plan:
@@ -46,14 +48,16 @@ def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -
   matched = [found[uri] for uri in sorted(found)]
   kind = _only_format(list(found)) if input_format == AUTO else input_format
   _check_settings(kind, settings)
-  parts, images = reader(kind).plan(matched, settings)
+  parts, images, passed_over = reader(kind).plan(matched, settings)
   if not parts:
     raise app.UsageError(
       f'--input={", ".join(patterns)}: contains no images; pass files that contain some'
     )
   shards = [dataclasses.replace(part, number=number) for number, part in enumerate(parts)]
   digest = hashlib.sha256(repr([(file.uri, file.size) for file in matched]).encode()).hexdigest()
-  return Plan(shards, kind, images, sum(file.size for file in matched), digest[:16])
+  return Plan(
+    shards, kind, images, sum(file.size for file in matched), digest[:16], dict(passed_over)
+  )
 
 
 def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.ReadImages]:

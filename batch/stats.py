@@ -36,6 +36,7 @@ class Stats:
     pixels: pixel values by brightness, in model_card.PIXEL_BINS equal bins.
     confusion: images by (label, predicted class); no zeros.
     reasons: rejects by stage and reason, numbers replaced by N; the MAX_REASONS most frequent.
+    passed_over: what was left out because it is no image, by kind.
     precisions: the precisions that workers used.
     seconds: time by stage, summed over all processes.
     least_confident, mistakes: pictures for the report.
@@ -54,6 +55,7 @@ class Stats:
   pixels: list[int]
   confusion: dict[tuple[int, int], int]
   reasons: dict[str, int]
+  passed_over: dict[str, int]
   precisions: frozenset[str]
   seconds: dict[str, float]
   least_confident: list[pictures.Picture]
@@ -76,6 +78,7 @@ class Stats:
       pixels=[0] * model_card.PIXEL_BINS,
       confusion={},
       reasons={},
+      passed_over={},
       precisions=frozenset(),
       seconds={},
       least_confident=[],
@@ -97,6 +100,7 @@ class Stats:
       pixels=np.add(self.pixels, other.pixels).tolist(),
       confusion=_add_by_key(self.confusion, other.confusion),
       reasons=_most_frequent(_add_by_key(self.reasons, other.reasons)),
+      passed_over=_add_by_key(self.passed_over, other.passed_over),
       precisions=self.precisions | other.precisions,
       seconds=_add_by_key(self.seconds, other.seconds),
       least_confident=pictures.merge(self.least_confident, other.least_confident),
@@ -171,6 +175,7 @@ def chunk_stats(scored: chunk.Scored) -> Stats:
       collections.Counter(zip(labels[is_known].tolist(), predicted[is_known].tolist()))
     ),
     reasons=_count_reasons(decoded.rejects),
+    passed_over=decoded.passed_over,
     precisions=frozenset([scored.precision]),
     seconds=dict(scored.seconds),
     least_confident=pictures.least_confident(scored),

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import io
 import os
 import shutil
 import stat
@@ -9,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from storage.base import File
+from storage.base import File, raise_if_outage
 
 
 def match(pattern: str) -> Iterator[File]:
@@ -46,15 +47,43 @@ def exists(path: str) -> bool:
   return os.path.exists(path)
 
 
+class _Reader(io.FileIO):
+  """A file whose outages are Unavailable."""
+
+  def readinto(self, buffer) -> int:
+    """Reads into `buffer` and returns the number of bytes."""
+    try:
+      return super().readinto(buffer)
+    except OSError as error:
+      raise_if_outage(error, str(self.name))
+      raise
+
+  def readall(self) -> bytes:
+    """Returns all bytes that are left."""
+    try:
+      return super().readall()
+    except OSError as error:
+      raise_if_outage(error, str(self.name))
+      raise
+
+
 def open_bytes(path: str) -> BinaryIO:
   """Opens a file for reading."""
-  return open(path, 'rb')
+  try:
+    return io.BufferedReader(_Reader(path))
+  except OSError as error:
+    raise_if_outage(error, path)
+    raise
 
 
 def read(path: str, limit: int | None) -> bytes:
   """Returns the content; raises ValueError if it has more than `limit` bytes."""
-  with open(path, 'rb') as file:
-    content = file.read() if limit is None else file.read(limit + 1)
+  try:
+    with open(path, 'rb') as file:
+      content = file.read() if limit is None else file.read(limit + 1)
+  except OSError as error:
+    raise_if_outage(error, path)
+    raise
   if limit is not None and len(content) > limit:
     raise ValueError(f'the file has more than {limit} bytes')
   return content
@@ -62,12 +91,16 @@ def read(path: str, limit: int | None) -> bytes:
 
 def write(path: str, content: bytes, durable: bool) -> None:
   """Replaces the file in one step."""
-  os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-  with _replacing(path) as incomplete, open(incomplete, 'wb') as file:
-    file.write(content)
-    if durable:
-      file.flush()
-      os.fsync(file.fileno())
+  try:
+    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    with _replacing(path) as incomplete, open(incomplete, 'wb') as file:
+      file.write(content)
+      if durable:
+        file.flush()
+        os.fsync(file.fileno())
+  except OSError as error:
+    raise_if_outage(error, path)
+    raise
 
 
 @contextlib.contextmanager

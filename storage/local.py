@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import io
 import os
 import shutil
 import stat
@@ -10,17 +11,25 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from storage import local_patterns
-from storage.base import File
+from storage.base import File, raise_if_outage
 
 
 def match(pattern: str, passed_over: collections.Counter[str]) -> Iterator[File]:
   """Yields the files that a pattern names."""
-  return local_patterns.match(pattern, passed_over)
+  return _listed(pattern, local_patterns.match(pattern, passed_over))
 
 
 def list_files(directory: str, passed_over: collections.Counter[str]) -> Iterator[File]:
   """Yields all files in a directory and its subdirectories, except hidden ones."""
-  return local_patterns.list_files(directory, passed_over)
+  return _listed(directory, local_patterns.list_files(directory, passed_over))
+
+
+def _listed(pattern: str, found: Iterator[File]) -> Iterator[File]:
+  try:
+    yield from found
+  except OSError as error:
+    raise_if_outage(error, pattern)
+    raise
 
 
 def exists(path: str) -> bool:
@@ -28,9 +37,33 @@ def exists(path: str) -> bool:
   return os.path.exists(path)
 
 
+class _Reader(io.FileIO):
+  """A file whose outages are Unavailable."""
+
+  def readinto(self, buffer) -> int:
+    """Reads into `buffer` and returns the number of bytes."""
+    try:
+      return super().readinto(buffer)
+    except OSError as error:
+      raise_if_outage(error, str(self.name))
+      raise
+
+  def readall(self) -> bytes:
+    """Returns all bytes that are left."""
+    try:
+      return super().readall()
+    except OSError as error:
+      raise_if_outage(error, str(self.name))
+      raise
+
+
 def open_bytes(path: str) -> BinaryIO:
   """Opens a file for reading."""
-  return open(path, 'rb')
+  try:
+    return io.BufferedReader(_Reader(path))
+  except OSError as error:
+    raise_if_outage(error, path)
+    raise
 
 
 def read(path: str, limit: int | None) -> bytes:
@@ -38,30 +71,43 @@ def read(path: str, limit: int | None) -> bytes:
 
   A pipe would block and a device might never end, so neither is opened.
   """
+  try:
+    content = _content(path, limit)
+  except OSError as error:
+    raise_if_outage(error, path)
+    raise
+  if limit is not None and len(content) > limit:
+    raise ValueError(f'the file has more than {limit} bytes')
+  return content
+
+
+def _content(path: str, limit: int | None) -> bytes:
+  """Returns the content, of which at most one byte is beyond the limit."""
   status = os.stat(path)
   if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
     raise OSError(f'{path}: is a pipe, a socket or a device; copy its content into a file')
   size = status.st_size
   if limit is None or size <= limit:
     with open(path, 'rb', buffering=0) as unbuffered:
-      content = unbuffered.read(size + 1)  # in one call: one for the limit would allocate that much
+      content = unbuffered.read(size + 1)  # reading `limit` + 1 would allocate as much
     if len(content) == size:
       return content
-  with open(path, 'rb') as file:  # it is too large, or its size is not the one that was stated
-    content = file.read() if limit is None else file.read(limit + 1)
-  if limit is not None and len(content) > limit:
-    raise ValueError(f'the file has more than {limit} bytes')
-  return content
+  with open(path, 'rb') as file:  # it is too large, or its size is not the one that it states
+    return file.read() if limit is None else file.read(limit + 1)
 
 
 def write(path: str, content: bytes, durable: bool) -> None:
   """Replaces the file in one step."""
-  os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-  with _replacing(path) as incomplete, open(incomplete, 'wb') as file:
-    file.write(content)
-    if durable:
-      file.flush()
-      os.fsync(file.fileno())
+  try:
+    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    with _replacing(path) as incomplete, open(incomplete, 'wb') as file:
+      file.write(content)
+      if durable:
+        file.flush()
+        os.fsync(file.fileno())
+  except OSError as error:
+    raise_if_outage(error, path)
+    raise
 
 
 @contextlib.contextmanager

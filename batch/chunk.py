@@ -8,6 +8,17 @@ import pyarrow as pa
 
 NO_LABEL = -1  # of an image that came without a label
 UNKNOWN_LABEL = -2  # of an image whose label is not one of the model's
+# Of the predictions; no column that is carried can have such a name.
+PREDICTION_COLUMNS = (
+  'id',
+  'label',
+  'label_index',
+  'confidence',
+  'probabilities',
+  'model_version',
+  'top_labels',
+  'top_probabilities',
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app
 
-from batch import exit_codes, flags, runner
+from batch import exit_codes, flags, names, runner
 from images import model_card
 from storage import files
 
@@ -39,6 +39,7 @@ FIXED_FLAGS = (
   'id_column',
   'label_column',
   'carry',
+  'root',
 )
 
 
@@ -101,9 +102,9 @@ def run_facts(
 ) -> dict[str, Any]:
   """Returns the identity of a run: a resumed run must match all of it."""
   return {
-    'model': args.model,
+    'model': names.exact(args.model),
     'model_version': card.version,
-    'input': args.input,
+    'input': [names.exact(pattern) for pattern in args.input],
     'input_format': plan.format,
     'input_bytes': plan.bytes,
     'input_fingerprint': plan.fingerprint,
@@ -204,7 +205,7 @@ def format_summary(summary: dict[str, Any], output: str) -> str:
     )
   if summary['passed_over']:
     lines.append(f'passed over: {_format_counts(summary["passed_over"])}')
-  return '\n'.join([*lines, f'report: {output.rstrip("/")}/report.html'])
+  return '\n'.join([*lines, f'report: {names.exact(output.rstrip("/"))}/report.html'])
 
 
 def _format_counts(counts: Mapping[str, int]) -> str:

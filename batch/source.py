@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import app
 
-from batch import chunk, flags, listing
+from batch import chunk, flags, listing, names
 from batch.listing import reader
 
 
@@ -51,7 +51,31 @@ def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -
 
 def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.ReadImages]:
   """Returns the images of a shard after its first `skip`, rejects counted, in chunks."""
-  return reader(shard.format).read(shard, skip, settings)
+  return map(_with_exact_ids, reader(shard.format).read(shard, skip, settings))
+
+
+def _with_exact_ids(images: chunk.ReadImages) -> chunk.ReadImages:
+  """Returns the images with all ids, and the rejects' reasons, as valid UTF-8."""
+  if _is_utf8(images.ids) and all(_is_utf8(dataclasses.astuple(each)) for each in images.rejects):
+    return images
+  return dataclasses.replace(
+    images,
+    ids=[names.exact(name) for name in images.ids],
+    rejects=[
+      chunk.Reject(
+        names.exact(each.id), each.stage, each.reason.encode('utf-8', 'replace').decode()
+      )
+      for each in images.rejects
+    ],
+  )
+
+
+def _is_utf8(texts: Sequence[str]) -> bool:
+  try:
+    ''.join(texts).encode()
+  except UnicodeEncodeError:
+    return False
+  return True
 
 
 def _check_settings(kind: str, settings: flags.Settings) -> None:
@@ -60,8 +84,12 @@ def _check_settings(kind: str, settings: flags.Settings) -> None:
     raise app.UsageError(
       f'--label_from=directory: applies to image files, and the input is {kind}; leave it out'
     )
-  if settings.carry and kind != 'parquet':
+  if settings.carry and kind not in ('parquet', 'manifest'):
     raise app.UsageError(
-      f'--carry={",".join(settings.carry)}: applies to Parquet, and the input is {kind}; '
+      f'--carry={",".join(settings.carry)}: applies to Parquet and CSV, and the input is {kind}; '
       'leave it out'
+    )
+  if settings.root and kind != 'manifest':
+    raise app.UsageError(
+      f'--root={settings.root}: applies to manifests, and the input is {kind}; leave it out'
     )

@@ -203,6 +203,8 @@ def format_summary(summary: dict[str, Any], output: str) -> str:
     lines.append(
       f'accuracy on {summary["images_labelled"]:,} labelled images: {summary["accuracy"]:.4f}'
     )
+  if summary['repeated_ids']:
+    lines.append(f'images whose id an earlier one has: {summary["repeated_ids"]:,}')
   if summary['passed_over']:
     lines.append(f'passed over: {_format_counts(summary["passed_over"])}')
   return '\n'.join([*lines, f'report: {names.exact(output.rstrip("/"))}/report.html'])

@@ -193,6 +193,7 @@ def test_stats_add_up_and_survive_their_json():
   assert both.confusion == {(0, 0): 1, (0, 1): 1, (0, 3): 1, (1, 1): 1, (3, 2): 1}
   assert both.reasons == {'read: cut short at N': 3}
   assert both.passed_over == {'hidden file': 4}
+  assert both.ids.repeated() == 3  # three images of both have the same ids
   assert both.seconds == {'read': 2.0, 'infer': 4.0}
   assert sum(both.pixels) == 7 * 4
   assert [picture.id for picture in both.mistakes] == ['image 1', 'image 2', 'image 3']

@@ -8,6 +8,17 @@ import pyarrow as pa
 
 NO_LABEL = -1  # of an image that came without a label
 UNKNOWN_LABEL = -2  # of an image whose label is not one of the model's
+# Of the predictions; no column that is carried can have such a name.
+PREDICTION_COLUMNS = (
+  'id',
+  'label',
+  'label_index',
+  'confidence',
+  'probabilities',
+  'model_version',
+  'top_labels',
+  'top_probabilities',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +62,8 @@ class ReadImages:
     labels: integers or names, None for an image without one.
     carried: a table of N rows, whose columns are written beside the predictions.
     rejects: records that could not be read; not among the N.
+    passed_over: what is no image and was left out, by kind. A kind is a noun in the singular, such
+      as 'hidden file'.
   """
 
   ids: list[str] = dataclasses.field(default_factory=list)
@@ -59,6 +72,7 @@ class ReadImages:
   labels: Sequence[int | str | bytes | None] | None = None
   carried: pa.Table | None = None
   rejects: list[Reject] = dataclasses.field(default_factory=list)
+  passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +106,7 @@ class Decoded:
     encoded_bytes: size of the images as read.
     converted: number of images that were converted as photos.
     seconds: time spent so far, by stage.
+    passed_over: what was left out while reading, by kind.
   """
 
   name: str
@@ -103,6 +118,7 @@ class Decoded:
   encoded_bytes: int
   converted: int
   seconds: dict[str, float]
+  passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(self.ids)

@@ -26,6 +26,7 @@ def decode_chunk(
     encoded_bytes=encoded_bytes,
     converted=converted,
     seconds=dict(read.seconds),
+    passed_over=images.passed_over,
   )
   if not reasons:
     return decoded

@@ -35,6 +35,7 @@ class Settings:
   id_column: str
   label_column: str
   carry: tuple[str, ...]
+  root: str
 
 
 class Parser(argparse.ArgumentParser):
@@ -165,13 +166,19 @@ def _add_parquet(parser: argparse.ArgumentParser) -> None:
       f'--{column}_column',
       default='',
       metavar='NAME',
-      help=f'Parquet: the column with the {column}s.',
+      help=f'Parquet and CSV: the column with the {column}s.',
     )
   parser.add_argument(
     '--carry',
     default='',
     metavar='NAMES',
-    help='Parquet: comma-separated columns to copy into the predictions.',
+    help='Parquet and CSV: comma-separated columns to copy into the predictions.',
+  )
+  parser.add_argument(
+    '--root',
+    default='',
+    metavar='DIR',
+    help="Manifests: the directory that relative paths start from, instead of the manifest's own.",
   )
 
 
@@ -187,7 +194,7 @@ def to_settings(args: argparse.Namespace) -> Settings:
   if args.overwrite and args.resume:
     raise app.UsageError('--overwrite and --resume exclude each other; pass one of the two')
   values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)}
-  carry = tuple(name.strip() for name in args.carry.split(',') if name.strip())
+  carry = tuple(dict.fromkeys(name.strip() for name in args.carry.split(',') if name.strip()))
   return Settings(**{**values, 'carry': carry})
 
 

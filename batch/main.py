@@ -8,16 +8,17 @@ import gc
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import app
 
-from batch import exit_codes, flags, runner
+from batch import exit_codes, flags, names, runner
 from images import model_card
 from storage import files
 
@@ -38,6 +39,7 @@ FIXED_FLAGS = (
   'id_column',
   'label_column',
   'carry',
+  'root',
 )
 
 
@@ -85,7 +87,9 @@ def _score(
   facts = run_facts(args, plan, card)
   with files.as_usage_error(f'--output={settings.output}: cannot be written'):
     sink.claim(settings.output, facts, args.overwrite, args.resume)
-  context = pipeline.RunContext(settings, card, facts, started, threads, args.max_reject_fraction)
+  context = pipeline.RunContext(
+    settings, card, facts, started, threads, args.max_reject_fraction, plan.passed_over
+  )
   with progress.shown(settings.output, plan.images), beam.Pipeline(options=options) as root:
     pipeline.build(root, plan.shards, context)
   summary = json.loads(files.read(files.join(settings.output, sink.SUMMARY)))
@@ -98,9 +102,9 @@ def run_facts(
 ) -> dict[str, Any]:
   """Returns the identity of a run: a resumed run must match all of it."""
   return {
-    'model': args.model,
+    'model': names.exact(args.model),
     'model_version': card.version,
-    'input': args.input,
+    'input': [names.exact(pattern) for pattern in args.input],
     'input_format': plan.format,
     'input_bytes': plan.bytes,
     'input_fingerprint': plan.fingerprint,
@@ -199,7 +203,25 @@ def format_summary(summary: dict[str, Any], output: str) -> str:
     lines.append(
       f'accuracy on {summary["images_labelled"]:,} labelled images: {summary["accuracy"]:.4f}'
     )
-  return '\n'.join([*lines, f'report: {output.rstrip("/")}/report.html'])
+  if summary['repeated_ids']:
+    lines.append(f'images whose id an earlier one has: {summary["repeated_ids"]:,}')
+  if summary['passed_over']:
+    lines.append(f'passed over: {_format_counts(summary["passed_over"])}')
+  return '\n'.join([*lines, f'report: {names.exact(output.rstrip("/"))}/report.html'])
+
+
+def _format_counts(counts: Mapping[str, int]) -> str:
+  """Returns such text as '2 hidden files, 1 link to a directory'."""
+  return ', '.join(f'{count:,} {_inflected(kind, count)}' for kind, count in counts.items())
+
+
+def _inflected(kind: str, count: int) -> str:
+  """Returns a singular noun, or its plural unless `count` is 1."""
+  noun, *rest = re.split(r'(?= (?:to|of|in|with|without|that)\b| \()', kind, maxsplit=1)
+  if count == 1 or noun.startswith('not '):
+    return kind
+  plural = f'{noun[:-1]}ies' if noun.endswith('y') else f'{noun}s'
+  return ''.join([plural, *rest])
 
 
 if __name__ == '__main__':

@@ -38,6 +38,7 @@ class RunContext:
     facts: the run's identity, for the summary.
     started: seconds since 1970.
     threads: number of threads on which each process scores.
+    passed_over: what planning left out, by kind; the chunks count what reading leaves out.
   """
 
   settings: flags.Settings
@@ -46,6 +47,7 @@ class RunContext:
   started: float
   threads: int
   max_reject_fraction: float
+  passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def build(pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], context: RunContext) -> None:
@@ -169,6 +171,8 @@ def publish(total: stats.Stats, context: RunContext) -> dict[str, Any]:
     The content of summary.json.
   """
   output = context.settings.output
+  planned = stats.Stats.zero(len(context.card.labels))
+  total += dataclasses.replace(planned, passed_over=context.passed_over)
   wall_seconds = time.time() - context.started
   finished = summary.summarize(total, context.card, context.facts, wall_seconds)
   files.write(files.join(output, sink.SUMMARY), summary.to_json(finished))

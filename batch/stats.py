@@ -11,7 +11,7 @@ import apache_beam as beam
 import cv2
 import numpy as np
 
-from batch import chunk, pictures
+from batch import chunk, pictures, repeats
 from images import model_card
 
 CONFIDENCE_BINS = 20
@@ -36,6 +36,8 @@ class Stats:
     pixels: pixel values by brightness, in model_card.PIXEL_BINS equal bins.
     confusion: images by (label, predicted class); no zeros.
     reasons: rejects by stage and reason, numbers replaced by N; the MAX_REASONS most frequent.
+    passed_over: what was left out because it is no image, by kind.
+    ids: a sample of all ids, which tells how many are repeated.
     precisions: the precisions that workers used.
     seconds: time by stage, summed over all processes.
     least_confident, mistakes: pictures for the report.
@@ -54,6 +56,8 @@ class Stats:
   pixels: list[int]
   confusion: dict[tuple[int, int], int]
   reasons: dict[str, int]
+  passed_over: dict[str, int]
+  ids: repeats.IdSample
   precisions: frozenset[str]
   seconds: dict[str, float]
   least_confident: list[pictures.Picture]
@@ -76,6 +80,8 @@ class Stats:
       pixels=[0] * model_card.PIXEL_BINS,
       confusion={},
       reasons={},
+      passed_over={},
+      ids=repeats.IdSample.of(),
       precisions=frozenset(),
       seconds={},
       least_confident=[],
@@ -97,6 +103,8 @@ class Stats:
       pixels=np.add(self.pixels, other.pixels).tolist(),
       confusion=_add_by_key(self.confusion, other.confusion),
       reasons=_most_frequent(_add_by_key(self.reasons, other.reasons)),
+      passed_over=_add_by_key(self.passed_over, other.passed_over),
+      ids=self.ids + other.ids,
       precisions=self.precisions | other.precisions,
       seconds=_add_by_key(self.seconds, other.seconds),
       least_confident=pictures.merge(self.least_confident, other.least_confident),
@@ -108,6 +116,7 @@ class Stats:
     return {
       **dataclasses.asdict(self),
       'confusion': [[*cell, count] for cell, count in sorted(self.confusion.items())],
+      'ids': self.ids.to_json(),
       'precisions': sorted(self.precisions),
     }
 
@@ -118,6 +127,7 @@ class Stats:
       **{
         **values,
         'confusion': {(label, predicted): n for label, predicted, n in values['confusion']},
+        'ids': repeats.IdSample.from_json(values['ids']),
         'precisions': frozenset(values['precisions']),
         'least_confident': [pictures.Picture(**each) for each in values['least_confident']],
         'mistakes': [pictures.Picture(**each) for each in values['mistakes']],
@@ -171,6 +181,8 @@ def chunk_stats(scored: chunk.Scored) -> Stats:
       collections.Counter(zip(labels[is_known].tolist(), predicted[is_known].tolist()))
     ),
     reasons=_count_reasons(decoded.rejects),
+    passed_over=decoded.passed_over,
+    ids=repeats.IdSample.of([*decoded.ids, *(reject.id for reject in decoded.rejects)]),
     precisions=frozenset([scored.precision]),
     seconds=dict(scored.seconds),
     least_confident=pictures.least_confident(scored),

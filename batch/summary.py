@@ -62,6 +62,8 @@ def summarize(
     'accuracy': correct / total.images_labelled if total.images_labelled else None,
     'confusion_matrix': _confusion_matrix(total, card.labels) if total.images_labelled else None,
     'reject_reasons': total.reasons,
+    'repeated_ids': total.ids.repeated(),
+    'passed_over': dict(sorted(total.passed_over.items())),
     'precision': '+'.join(sorted(total.precisions)),
     'stability_index': {
       'pixels': stability_index(card.training_pixels, total.pixels),

@@ -1,18 +1,38 @@
 """What `files` and its backends share: the errors, and the functions that a backend defines."""
 
+import collections
 import contextlib
+import errno
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple, Protocol
 
 from absl import app
 
 
+# What the kernel answers if a disk, its network or this process is in trouble rather than the file.
+# Not every system has all of them.
+_OUTAGE_NAMES = (
+  'EIO ESTALE ENOSPC EDQUOT EMFILE ENFILE ENOMEM EAGAIN ENODEV ENXIO EREMOTEIO ENOLINK ECOMM EPROTO '
+  'ENOTCONN ESHUTDOWN ECONNABORTED ECONNREFUSED ECONNRESET ENETDOWN ENETUNREACH EHOSTDOWN '
+  'EHOSTUNREACH ETIMEDOUT'
+)
+OUTAGES = frozenset(getattr(errno, name) for name in _OUTAGE_NAMES.split() if hasattr(errno, name))
+
+
 class Unavailable(Exception):
-  """Cloud Storage did not respond within the retry deadline, or an object changed while being read.
+  """A disk or Cloud Storage did not respond, delivered wrong bytes, or a file changed meanwhile.
 
   The same command may succeed later. It is not an OSError, so that no handler of damaged or missing
   files takes it for one of these.
   """
+
+
+def raise_if_outage(error: OSError, uri: str) -> None:
+  """Raises Unavailable if the error is about the disk rather than the file."""
+  if error.errno in OUTAGES:
+    raise Unavailable(
+      f'{uri}: the file system failed ({error.strerror}); try again when it works'
+    ) from error
 
 
 class File(NamedTuple):
@@ -43,11 +63,11 @@ class Backend(Protocol):
   `files` describes what each does. All raise what `files` promises.
   """
 
-  def match(self, pattern: str) -> Iterable[File]:
-    """Returns the files that a pattern names, in any order."""
+  def match(self, pattern: str, passed_over: collections.Counter[str]) -> Iterable[File]:
+    """Returns the files that a pattern names, in any order; counts what it passes over, by kind."""
 
-  def list_files(self, directory: str) -> Iterable[File]:
-    """Returns all files in a directory and its subdirectories, in any order."""
+  def list_files(self, directory: str, passed_over: collections.Counter[str]) -> Iterable[File]:
+    """Returns all files in a directory and its subdirectories likewise."""
 
   def exists(self, uri: str) -> bool:
     """Returns whether there is such a file."""

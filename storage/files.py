@@ -9,6 +9,7 @@ them FileNotFoundError and PermissionError; or Unavailable, which is no OSError,
 try again later.
 """
 
+import collections
 import contextlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
@@ -20,6 +21,7 @@ from storage.base import Unavailable as Unavailable
 from storage.base import as_usage_error as as_usage_error
 
 CLOUD = 'gs://'
+Counts = collections.Counter[str]
 
 
 def is_local(uri: str) -> bool:
@@ -43,21 +45,30 @@ def join(directory: str, *names: str) -> str:
   return '/'.join([directory.rstrip('/'), *names])
 
 
-def match(pattern: str) -> list[File]:
+def match(pattern: str, passed_over: Counts | None = None) -> list[File]:
   """Returns the files that a pattern names, sorted. `**/` also matches no directory at all.
 
-  Wildcards match no name that begins with a dot. If a file's name is the pattern itself, that is
-  the only match.
+  Wildcards match no name that begins with a dot. Where the pattern, or a directory in it, is the
+  name of something that exists, that is what it means.
+
+  Args:
+    pattern: a path with wildcards.
+    passed_over: counts what would match but is hidden, or is no regular file, by kind.
   """
-  return sorted(_backend(pattern).match(pattern))
+  return sorted(_backend(pattern).match(pattern, Counts() if passed_over is None else passed_over))
 
 
-def list_files(directory: str) -> list[File]:
+def list_files(directory: str, passed_over: Counts | None = None) -> list[File]:
   """Returns all files in a directory and its subdirectories, sorted, except hidden ones.
 
   Hidden are those whose name, or a subdirectory's, begins with a dot.
+
+  Args:
+    directory: its path; no character in it is a wildcard.
+    passed_over: counts what is left out, as for `match`.
   """
-  return sorted(_backend(directory).list_files(directory))
+  counts = Counts() if passed_over is None else passed_over
+  return sorted(_backend(directory).list_files(directory, counts))
 
 
 def exists(uri: str) -> bool:

@@ -3,6 +3,7 @@
 Every call is repeated while the answer asks to try again, for RETRY_SECONDS at most.
 """
 
+import collections
 import concurrent.futures
 import contextlib
 import functools
@@ -71,21 +72,29 @@ def _blob(uri: str) -> cloud_storage.Blob:
   return bucket.blob(name)
 
 
-def match(pattern: str) -> list[File]:
+def match(pattern: str, passed_over: collections.Counter[str]) -> list[File]:
   """Returns the objects that a pattern names."""
   bucket, name = _bucket(pattern)
   found = list(_listed(pattern, bucket, gcs_patterns.literal_prefix(name)))
-  fits = gcs_patterns.compiled(name).fullmatch
-  return [file for file in found if file.uri == pattern] or [
-    file for file in found if fits(file.uri[len(f'gs://{bucket.name}/') :])
-  ]
+  start = len(f'gs://{bucket.name}/')
+  for fits in gcs_patterns.readings(name):
+    fitting = [file for file in found if fits(file.uri[start:])]
+    if fitting:
+      return fitting
+  return []
 
 
-def list_files(directory: str) -> list[File]:
+def list_files(directory: str, passed_over: collections.Counter[str]) -> list[File]:
   """Returns all objects in a folder and its subfolders, except hidden ones."""
   is_visible = gcs_patterns.compiled('**').fullmatch
   prefix = directory.rstrip('/') + '/'
-  return [file for file in _inside(directory) if is_visible(file.uri.removeprefix(prefix))]
+  visible = []
+  for file in _inside(directory):
+    if is_visible(file.uri.removeprefix(prefix)):
+      visible.append(file)
+    elif not file.uri.endswith('/'):  # what some tools write for an empty folder
+      passed_over['hidden file'] += 1
+  return visible
 
 
 def _inside(directory: str) -> Iterator[File]:

@@ -58,7 +58,11 @@ def translate_errors(uri: str, only_the_bucket: bool = False) -> Iterator[None]:
     raise Unavailable(
       f'{uri}: Cloud Storage is not responding ({_line(error)}); try again later'
     ) from error
-  except (exceptions.GoogleAPICallError, auth.GoogleAuthError, DataCorruption) as error:
+  except DataCorruption as error:
+    raise Unavailable(
+      f'{uri}: its content changed on its way ({_line(error)}); try again'
+    ) from error
+  except (exceptions.GoogleAPICallError, auth.GoogleAuthError) as error:
     raise OSError(f'{uri}: {_line(error)}') from error
 
 

@@ -1,6 +1,7 @@
 """Patterns of names in a bucket, which has no directories, with the meaning a shell gives them."""
 
 import re
+from collections.abc import Callable, Iterator
 
 WILDCARDS = ('*', '?', '[')
 TOKEN = re.compile(r'(\*\*/|\*\*|\*|\?|\[!?[^]/]+\])')
@@ -30,6 +31,19 @@ def compiled(pattern: str) -> re.Pattern[str]:
     text += _meaning(token)
     before = token or before
   return re.compile(text)
+
+
+def readings(pattern: str) -> Iterator[Callable[[str], re.Match[str] | None]]:
+  """Yields what a pattern may mean, as functions that match a name, the most literal one first.
+
+  A folder or an object whose name has wildcards in it is meant as it stands, if it exists.
+  """
+  parts = pattern.split('/')
+  wild = [index for index, part in enumerate(parts) if set(part) & set(WILDCARDS)]
+  for first in [len(parts), *reversed(wild)]:
+    head, tail = '/'.join(parts[:first]), '/'.join(parts[first:])
+    slash = '/' if head and tail else ''
+    yield re.compile(re.escape(head + slash) + compiled(tail).pattern).fullmatch
 
 
 def _meaning(token: str) -> str:

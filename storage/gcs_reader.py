@@ -19,9 +19,9 @@ def crc32c(content: bytes) -> str:
 
 
 def verify(uri: str, found: str, expected: str | None) -> None:
-  """Raises OSError if both checksums are known and differ."""
+  """Raises Unavailable if both checksums are known and differ: the content changed on its way."""
   if expected and found != expected:
-    raise OSError(
+    raise Unavailable(
       f'{uri}: its content arrived with crc32c {found} and is stored with {expected}; try again'
     )
 
@@ -30,8 +30,8 @@ class Ranges(io.RawIOBase):
   """The bytes of one generation of an object; if it is replaced, reading fails.
 
   Raises:
-    Unavailable: on reading, no answer, or the object was replaced or deleted.
-    OSError: at the end of the file, if it was read sequentially and its checksum differs.
+    Unavailable: on reading, no answer, or the object was replaced or deleted; at the end of the
+      file, if it was read sequentially and its checksum differs.
   """
 
   def __init__(self, blob: cloud_storage.Blob, uri: str, **call):
@@ -91,7 +91,7 @@ class Ranges(io.RawIOBase):
         f'{self._uri}: was replaced or deleted while it was read; start again'
       ) from error
     if len(content) != stop - start:
-      raise OSError(f'{self._uri}: {len(content)} of {stop - start} bytes arrived; try again')
+      raise Unavailable(f'{self._uri}: {len(content)} of {stop - start} bytes arrived; try again')
     return content
 
   def _check(self, content: bytes) -> None:

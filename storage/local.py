@@ -1,7 +1,8 @@
 """Files on this machine: the backend for paths without a scheme."""
 
+import collections
 import contextlib
-import glob
+import io
 import os
 import shutil
 import stat
@@ -9,36 +10,26 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from storage.base import File
+from storage import local_patterns
+from storage.base import File, raise_if_outage
 
 
-def match(pattern: str) -> Iterator[File]:
+def match(pattern: str, passed_over: collections.Counter[str]) -> Iterator[File]:
   """Yields the files that a pattern names."""
-  if os.path.isfile(pattern):  # a name may contain [ or *
-    yield File(pattern, os.path.getsize(pattern))
-    return
-  for path in glob.iglob(pattern, recursive=True):
-    yield from _sized(path)
+  return _listed(pattern, local_patterns.match(pattern, passed_over))
 
 
-def list_files(directory: str) -> Iterator[File]:
+def list_files(directory: str, passed_over: collections.Counter[str]) -> Iterator[File]:
   """Yields all files in a directory and its subdirectories, except hidden ones."""
-  return match(os.path.join(glob.escape(directory), '**'))
+  return _listed(directory, local_patterns.list_files(directory, passed_over))
 
 
-def _sized(path: str) -> Iterator[File]:
-  """Yields the file unless `path` is a directory.
-
-  A broken link has size 0; its reader will report it.
-  """
+def _listed(pattern: str, found: Iterator[File]) -> Iterator[File]:
   try:
-    status = os.stat(path)
-  except OSError:
-    if os.path.islink(path):
-      yield File(path, 0)
-    return
-  if not stat.S_ISDIR(status.st_mode):
-    yield File(path, status.st_size)
+    yield from found
+  except OSError as error:
+    raise_if_outage(error, pattern)
+    raise
 
 
 def exists(path: str) -> bool:
@@ -46,28 +37,77 @@ def exists(path: str) -> bool:
   return os.path.exists(path)
 
 
+class _Reader(io.FileIO):
+  """A file whose outages are Unavailable."""
+
+  def readinto(self, buffer) -> int:
+    """Reads into `buffer` and returns the number of bytes."""
+    try:
+      return super().readinto(buffer)
+    except OSError as error:
+      raise_if_outage(error, str(self.name))
+      raise
+
+  def readall(self) -> bytes:
+    """Returns all bytes that are left."""
+    try:
+      return super().readall()
+    except OSError as error:
+      raise_if_outage(error, str(self.name))
+      raise
+
+
 def open_bytes(path: str) -> BinaryIO:
   """Opens a file for reading."""
-  return open(path, 'rb')
+  try:
+    return io.BufferedReader(_Reader(path))
+  except OSError as error:
+    raise_if_outage(error, path)
+    raise
 
 
 def read(path: str, limit: int | None) -> bytes:
-  """Returns the content; raises ValueError if it has more than `limit` bytes."""
-  with open(path, 'rb') as file:
-    content = file.read() if limit is None else file.read(limit + 1)
+  """Returns the content; raises ValueError if it has more than `limit` bytes.
+
+  A pipe would block and a device might never end, so neither is opened.
+  """
+  try:
+    content = _content(path, limit)
+  except OSError as error:
+    raise_if_outage(error, path)
+    raise
   if limit is not None and len(content) > limit:
     raise ValueError(f'the file has more than {limit} bytes')
   return content
 
 
+def _content(path: str, limit: int | None) -> bytes:
+  """Returns the content, of which at most one byte is beyond the limit."""
+  status = os.stat(path)
+  if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+    raise OSError(f'{path}: is a pipe, a socket or a device; copy its content into a file')
+  size = status.st_size
+  if limit is None or size <= limit:
+    with open(path, 'rb', buffering=0) as unbuffered:
+      content = unbuffered.read(size + 1)  # reading `limit` + 1 would allocate as much
+    if len(content) == size:
+      return content
+  with open(path, 'rb') as file:  # it is too large, or its size is not the one that it states
+    return file.read() if limit is None else file.read(limit + 1)
+
+
 def write(path: str, content: bytes, durable: bool) -> None:
   """Replaces the file in one step."""
-  os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-  with _replacing(path) as incomplete, open(incomplete, 'wb') as file:
-    file.write(content)
-    if durable:
-      file.flush()
-      os.fsync(file.fileno())
+  try:
+    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    with _replacing(path) as incomplete, open(incomplete, 'wb') as file:
+      file.write(content)
+      if durable:
+        file.flush()
+        os.fsync(file.fileno())
+  except OSError as error:
+    raise_if_outage(error, path)
+    raise
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ DEFAULTS: dict[str, Any] = {
   'id_column': '',
   'label_column': '',
   'carry': (),
+  'root': '',
 }
 
 

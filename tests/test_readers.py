@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from absl import app
 
-from batch import chunk, readers, source
+from batch import chunk, listing, readers, source
 from benchmarks import collection
 from storage import files
 from tests import pictures, reader_kit
@@ -118,4 +118,4 @@ def test_every_format_defines_what_a_reader_has_to(kind):
   ],
 )
 def test_a_file_name_implies_the_format(name, kind):
-  assert source.guess_format(name) == kind
+  assert listing.guess_format(name) == kind

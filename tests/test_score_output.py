@@ -174,6 +174,7 @@ def scored(num_classes: int, labels: list[int], rejects: list[chunk.Reject]) -> 
     encoded_bytes=10,
     converted=1,
     seconds={'read': 1.0},
+    passed_over={'hidden file': 2},
   )
   probabilities = np.full((count, num_classes), 0.1 / num_classes, np.float32)
   probabilities[range(count), range(count)] = 0.9
@@ -193,6 +194,8 @@ def test_stats_add_up_and_survive_their_json():
   assert both.by_label == [2, 2, 2, 1]
   assert both.confusion == {(0, 0): 1, (0, 1): 1, (0, 3): 1, (1, 1): 1, (3, 2): 1}
   assert both.reasons == {'read: cut short at N': 3}
+  assert both.passed_over == {'hidden file': 4}
+  assert both.ids.repeated() == 3  # three images of both have the same ids
   assert both.seconds == {'read': 2.0, 'infer': 4.0}
   assert sum(both.pixels) == 7 * 4
   assert [picture.id for picture in both.mistakes] == ['image 1', 'image 2', 'image 3']

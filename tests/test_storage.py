@@ -1,5 +1,6 @@
 """Files on this machine, and what needs no bucket server: patterns and errors."""
 
+import errno
 import os
 
 import pytest
@@ -73,6 +74,38 @@ def test_a_write_that_fails_leaves_the_file_before_and_no_other(tmp_path, monkey
     files.write(path, 'after')
   assert os.listdir(tmp_path) == ['a.txt']
   assert files.read(path) == b'before'
+
+
+def test_a_read_error_of_the_disk_is_an_outage():
+  unreadable = '/proc/self/mem'  # nothing is mapped at address 0: EIO
+  with files.open_bytes(unreadable) as file, pytest.raises(files.Unavailable, match=unreadable):
+    file.read(10)
+  for call in (files.read, lambda uri: files.open_bytes(uri).read()):
+    with pytest.raises(files.Unavailable, match='try again'):
+      call(unreadable)
+
+
+@pytest.mark.parametrize('code', [errno.ESTALE, errno.EMFILE, errno.ENOSPC])
+def test_a_file_system_in_trouble_is_an_outage(code, tmp_path, monkeypatch):
+  path = str(tmp_path / 'a.bin')
+  files.write(path, b'content')
+
+  def fail(*_, **__):
+    raise OSError(code, os.strerror(code), path)
+
+  monkeypatch.setattr('builtins.open', fail)
+  monkeypatch.setattr(os, 'replace', fail)
+  for call in (lambda: files.read(path), lambda: files.write(path, b'x')):
+    with pytest.raises(files.Unavailable, match='try again'):
+      call()
+
+
+def test_a_missing_file_is_no_outage(tmp_path):
+  for call in (files.read, files.open_bytes):
+    with pytest.raises(FileNotFoundError):
+      call(str(tmp_path / 'none'))
+    with pytest.raises(IsADirectoryError):
+      call(str(tmp_path))
 
 
 def test_a_name_that_is_a_pattern_names_itself_only(tmp_path):

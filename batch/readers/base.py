@@ -1,6 +1,7 @@
 """What a format module defines."""
 
-from collections.abc import Iterator, Sequence
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from batch import chunk, flags
@@ -8,10 +9,16 @@ from storage import files
 
 
 class Planned(NamedTuple):
-  """The shards of the input, not yet numbered, and the number of their images, None if unknown."""
+  """The shards of the input, not yet numbered.
+
+  Attributes:
+    images: their number, or None if only reading tells.
+    passed_over: what planning left out, by kind, as in `chunk.ReadImages`.
+  """
 
   shards: list[chunk.Shard]
   images: int | None
+  passed_over: Mapping[str, int] = types.MappingProxyType({})
 
 
 class Reader(Protocol):

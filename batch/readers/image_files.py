@@ -5,12 +5,14 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from batch import chunk, flags
-from batch.readers import stream
+from batch.readers import sniff, stream
 from batch.readers.base import Planned
 from storage import files
 
-FILE_NAME = r'\.(png|jpe?g|gif|bmp|webp)$'
+FILE_NAME = sniff.FILE_NAME
 LOCAL_THREADS = 8
 CLOUD_THREADS = 32  # at 30 ms a request, 32 read 2.5 times as much as 8; 64 no more
 SLICE_FILES = 16  # read in a row by one thread; with fewer, passing them on costs more than reading
@@ -18,11 +20,20 @@ MAX_FILE_BYTES = 256 << 20  # a larger file is rejected before it fills a worker
 
 
 class Entry(NamedTuple):
-  """A file to read, its id, and its label if that is known."""
+  """A file to read, its id, and its label if that is known.
+
+  Attributes:
+    problem: why it cannot be read, if that is known beforehand.
+    carried: values of the columns to carry.
+    place: what to name in a reject's reason, if the id does not tell where the file is.
+  """
 
   uri: str
   id: str
   label: str | None = None
+  problem: str = ''
+  carried: tuple[str | None, ...] = ()
+  place: str = ''
 
 
 class _Content(NamedTuple):
@@ -50,11 +61,18 @@ def _label(uri: str, label_from: str) -> str | None:
   return os.path.basename(os.path.dirname(uri)) if label_from == 'directory' else None
 
 
-def read_entries(entries: Sequence[Entry], settings: flags.Settings) -> Iterator[chunk.ReadImages]:
+def read_entries(
+  entries: Sequence[Entry], settings: flags.Settings, carry: Sequence[str] = ()
+) -> Iterator[chunk.ReadImages]:
   """Yields the contents of files in the order of `entries`, in chunks.
 
+  Args:
+    entries: the files.
+    settings: the scorer's.
+    carry: names of the columns that the entries carry.
+
   Raises:
-    files.Unavailable: Cloud Storage did not respond; other errors reject the one file.
+    files.Unavailable: a disk or Cloud Storage failed; other errors reject the one file.
   """
   threads = settings.read_threads or _default_threads(entries)
   contents = _contents(entries, threads)
@@ -64,12 +82,28 @@ def read_entries(entries: Sequence[Entry], settings: flags.Settings) -> Iterator
       ids=[entry.id for entry, _ in good],
       encoded=[content for _, content in good],
       labels=[entry.label for entry, _ in good],
+      carried=_carried([entry for entry, _ in good], carry),
       rejects=[
         chunk.Reject(item.entry.id, 'read', item.content)
         for item in items
         if isinstance(item.content, str)
       ],
     )
+
+
+def _carried(entries: Sequence[Entry], names: Sequence[str]) -> pa.Table | None:
+  if not names:
+    return None
+  return pa.table(
+    {
+      name: pa.array([_utf8(entry.carried[place]) for entry in entries], pa.string())
+      for place, name in enumerate(names)
+    }
+  )
+
+
+def _utf8(value: str | None) -> str | None:
+  return value and value.encode('utf-8', 'replace').decode()
 
 
 def _default_threads(entries: Sequence[Entry]) -> int:
@@ -90,14 +124,18 @@ def _contents(entries: Sequence[Entry], threads: int) -> Iterator[_Content]:
 
 
 def _read_slice(entries: Sequence[Entry]) -> list[_Content]:
-  return [_Content(entry, _read_one(entry.uri)) for entry in entries]
+  return [_Content(entry, entry.problem or _read_one(entry)) for entry in entries]
 
 
-def _read_one(uri: str) -> bytes | str:
+def _read_one(entry: Entry) -> bytes | str:
   """Returns the content, or why it cannot be read."""
   try:
-    return files.read(uri, MAX_FILE_BYTES)
+    return files.read(entry.uri, MAX_FILE_BYTES)
   except files.Unavailable:
     raise
   except Exception as error:  # any other error of a file system rejects this file only
-    return f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
+    kind = type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+      # Without the path, so that the same reasons are counted together.
+      return f'{kind}: {error.strerror}{entry.place and f" at {entry.place}"}'
+    return f'{kind}: {(str(error).splitlines() or [""])[0]}'

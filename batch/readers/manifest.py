@@ -1,119 +1,166 @@
 """Manifests: text files that name one image per line, and CSV files with a column of names."""
 
 import csv
-import dataclasses
+import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 
-from absl import app
-
-from batch import chunk, flags
-from batch.readers import image_files, stream
+from batch import chunk, flags, names
+from batch.readers import image_files, text
 from batch.readers.base import Planned
 from batch.readers.image_files import Entry
+from batch.readers.manifest_layout import Layout, is_blank, read_layout
 from storage import files
 
-FILE_NAME = r'\.(txt|csv)$'
-URI_COLUMNS = ('uri', 'path', 'file', 'image')
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """Column indices of URI, id and label (-1 if absent), and the offset of the first line."""
-
-  uri: int = 0
-  id: int = -1
-  label: int = -1
-  is_csv: bool = False
-  begin: int = 0
+FILE_NAME = r'\.(txt|csv|tsv)(\.gz)?$'
+MAX_WHOLE_SHARDS = 64  # of a file that can be read only from its beginning, which each shard does
+WINDOWS_DRIVE = re.compile(r'[A-Za-z]:[\\/]|\\\\')
+MAX_NAME = 4096  # characters; a disk allows as many bytes, a bucket 1,024
+COMMENT = 'comment line'
 
 
 def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
-  """Returns one shard per `chunk_images` lines.
+  """Returns one shard per `chunk_images` rows, or a multiple for text without random access.
 
   Raises:
-    app.UsageError: the header of a CSV file names no column of URIs.
+    app.UsageError: the columns of a table are not known.
   """
-  shards = []
+  shards, passed_over, images = [], {COMMENT: 0}, 0
   for file in matched:
-    parts = _split(file.uri, read_layout(file.uri).begin, settings.chunk_images)
+    layout = read_layout(file.uri, settings)
+    parts, comments, rows = _split(file.uri, layout, settings)
     shards += [chunk.Shard(0, 'manifest', file.uri, start, stop, row) for start, stop, row in parts]
-  return Planned(shards, None)
+    passed_over[COMMENT] += comments
+    images += rows
+  return Planned(shards, images, passed_over if passed_over[COMMENT] else {})
 
 
 def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.ReadImages]:
   """Yields the files that a part of a manifest names, after the first `skip`, in chunks."""
-  return image_files.read_entries(_entries(shard)[skip:], settings)
+  layout = read_layout(shard.uri, settings)
+  entries = [
+    _entry(row, f'{shard.uri}#{shard.first_row + number}', layout, _root(shard.uri, settings))
+    for number, row in enumerate(_rows(shard.uri, layout, settings, shard.start, shard.stop))
+    if number >= skip
+  ]
+  carried = [name for name in settings.carry if name != 'id']
+  return image_files.read_entries(entries, settings, carried)
 
 
-def read_layout(uri: str) -> Layout:
-  """Returns how to read a manifest.
+def _split(
+  uri: str, layout: Layout, settings: flags.Settings
+) -> tuple[list[tuple[int, int, int]], int, int]:
+  """Returns (start, stop, first_row) of consecutive parts; the number of comments; of rows."""
+  ends = [layout.begin]  # of every chunk_images-th row
+  last, count = layout.begin, 0
+  comments: list[str] = []
+  for row in _rows(uri, layout, settings, layout.begin, -1, comments):
+    last, count = row.end, count + 1
+    if count % settings.chunk_images == 0:
+      ends.append(last)
+  if last > ends[-1]:
+    ends.append(last)
+  step = 1 if layout.encoding.is_seekable else -(-len(ends) // MAX_WHOLE_SHARDS)
+  bounds = [*range(0, len(ends) - 1, step), len(ends) - 1]
+  parts = [
+    (ends[first], ends[after], first * settings.chunk_images)
+    for first, after in itertools.pairwise(bounds)
+  ]
+  return parts, len(comments), count
 
-  A .csv may begin with a header that names `uri` and optionally `label` and `id`.
 
-  Raises:
-    app.UsageError: its header names no column of URIs.
+def _rows(
+  uri: str,
+  layout: Layout,
+  settings: flags.Settings,
+  start: int,
+  stop: int,
+  comments: list[str] | None = None,
+) -> Iterator[text.Row]:
+  """Yields the rows of a part that are neither blank nor comments, which join `comments`."""
+  parts = text.blocks(uri, layout.encoding, start, stop)
+  found = text.lines(parts, layout.encoding.line_end, start)
+  root = _root(uri, settings)
+  for row in text.table_rows(found, layout.delimiter) if layout.delimiter else found:
+    if is_blank(row, layout.delimiter):
+      continue
+    is_comment = not layout.delimiter and row.text.startswith('#')
+    if is_comment and not _exists(_join(root, row.text.strip())):
+      if comments is not None:
+        comments.append(row.text)
+      continue
+    yield row
+
+
+def _root(uri: str, settings: flags.Settings) -> str:
+  """Returns the directory to which relative paths are relative."""
+  return settings.root or os.path.dirname(uri)
+
+
+def _entry(row: text.Row, place: str, layout: Layout, root: str) -> Entry:
+  """Returns the file that a row names; `place` is the id of a row that names none."""
+  try:
+    fields = text.fields(row.text, layout.delimiter)
+  except csv.Error as error:
+    return Entry('', place, problem=f'the row cannot be read: {error}')
+  if row.problem or len(''.join(fields[layout.width :]).strip()):
+    return Entry('', place, problem=row.problem or _too_wide(fields, layout))
+  uri = _field(fields, layout.uri) or ''
+  if not uri.strip():
+    return Entry('', place, problem='the row names no image')
+  if len(uri) > MAX_NAME:
+    return Entry('', place, problem=f'the row names a file with {len(uri)} characters')
+  path, problem = _locate(uri, root)
+  given = _field(fields, layout.id)
+  name = given if given and given.strip() else uri if path.endswith(uri) else uri.strip()
+  carried = tuple(_field(fields, column) for column in layout.carry)
+  label = _field(fields, layout.label) or None
+  return Entry(path, name, label, problem, carried, '' if path.endswith(name) else path)
+
+
+def _too_wide(fields: Sequence[str], layout: Layout) -> str:
+  return (
+    f'the row has {len(fields)} fields and the first one {layout.width}; put fields with a '
+    f'{layout.delimiter!r} in them between double quotes'
+  )
+
+
+def _field(fields: Sequence[str], place: int) -> str | None:
+  return fields[place] if 0 <= place < len(fields) else None
+
+
+def _locate(name: str, root: str) -> tuple[str, str]:
+  """Returns where a named file is, and why it cannot be read, or ''.
+
+  A name is meant as it stands if there is such a file; else without spaces around it and with
+  slashes for backslashes.
   """
-  if not uri.lower().endswith('.csv'):
-    return Layout()
-  source = stream.Stream(uri)
-  first = _line(source)
-  header = next(csv.reader([first.decode('utf-8-sig', 'replace')]), [])
-  names = [name.strip().lower() for name in header]
-  place = _column(names, *URI_COLUMNS)
-  if place >= 0:
-    return Layout(place, _column(names, 'id'), _column(names, 'label'), True, source.offset)
-  if {'id', 'label'} & set(names):
-    raise app.UsageError(
-      f'{uri}: its header has no column {" or ".join(URI_COLUMNS)}, only {", ".join(names)}; '
-      'name one'
-    )
-  return Layout(0, -1, 1, True)
+  stripped = name.strip()
+  if stripped.startswith(names.SCHEME):
+    return _from_uri(stripped, root)
+  if not files.is_local(stripped):
+    return stripped, ''
+  spellings = dict.fromkeys([name, stripped, stripped.replace('\\', '/')])
+  if len(spellings) > 1:
+    found = next((each for each in spellings if _exists(_join(root, each))), '')
+    if not found and WINDOWS_DRIVE.match(stripped):
+      return stripped, 'a path on Windows; write paths of this machine, or relative to --root'
+    return _join(root, found or stripped.replace('\\', '/')), ''
+  return _join(root, name), ''
 
 
-def _column(names: Sequence[str], *candidates: str) -> int:
-  return next((names.index(name) for name in candidates if name in names), -1)
+def _from_uri(uri: str, root: str) -> tuple[str, str]:
+  try:
+    return _join(root, names.from_uri(uri)), ''
+  except ValueError as error:
+    return uri, str(error)
 
 
-def _line(source: stream.Stream) -> bytes:
-  line = b''
-  while not line.endswith(b'\n') and source.ensure(1):
-    end = source.buffer.find(b'\n', source.position) + 1 or len(source.buffer)
-    line += source.take(end - source.position)
-  return line
+def _exists(uri: str) -> bool:
+  return '\0' not in uri and files.exists(uri)
 
 
-def _split(uri: str, begin: int, lines: int) -> list[tuple[int, int, int]]:
-  """Returns (start, stop, first_row) of consecutive parts, in bytes, of `lines` nonblank lines."""
-  source = stream.Stream(uri, begin)
-  parts, start, row, first_row = [], begin, 0, 0
-  while line := _line(source):
-    row += bool(line.strip())
-    if row - first_row == lines:
-      parts.append((start, source.offset, first_row))
-      start, first_row = source.offset, row
-  return [*parts, (start, source.offset, first_row)] if row > first_row else parts
-
-
-def _entries(shard: chunk.Shard) -> list[Entry]:
-  """Returns the files that a part names. A relative path is relative to the manifest."""
-  layout = read_layout(shard.uri)
-  source = stream.Stream(shard.uri, shard.start, shard.stop)
-  entries = []
-  while line := _line(source):
-    text = line.decode('utf-8', 'replace').strip()
-    if text:
-      fields = next(csv.reader([text])) if layout.is_csv else [text]
-      entries.append(_entry(fields, layout, os.path.dirname(shard.uri)))
-  return entries
-
-
-def _entry(fields: Sequence[str], layout: Layout, home: str) -> Entry:
-  uri = _field(fields, layout.uri)
-  is_absolute = not home or os.path.isabs(uri) or not files.is_local(uri)
-  located = uri if is_absolute else files.join(home, uri)
-  return Entry(located, _field(fields, layout.id) or uri, _field(fields, layout.label) or None)
-
-
-def _field(fields: Sequence[str], place: int) -> str:
-  return fields[place].strip() if 0 <= place < len(fields) else ''
+def _join(root: str, name: str) -> str:
+  is_absolute = not root or os.path.isabs(name) or not files.is_local(name)
+  return name if is_absolute else files.join(root, name)

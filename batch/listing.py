@@ -1,0 +1,221 @@
+"""Which files --input names, and which format they are of.
+
+A file that is named by its own name is read. Of a directory, or of what a pattern matches, the
+files of one format are read, and all others are passed over and counted.
+"""
+
+import collections
+import concurrent.futures
+import errno
+import functools
+import importlib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, cast
+
+from absl import app
+
+from batch.readers import READERS, base, image_files, sniff
+from storage import files
+
+AUTO = 'auto'
+TFDS_METADATA = 'dataset_info.json'
+RESULT = "file of the scorer's results"
+CHUNK_COUNTS = re.compile(r'(.*)/counts/part-\d{5,}-\d{6,}\.json')
+
+Counts = collections.Counter[str]
+Groups = dict[str, list[files.File]]  # files by format; '' if the name implies none
+
+
+class Found(NamedTuple):
+  """The files to read, sorted, their format, and what was passed over, by kind."""
+
+  files: list[files.File]
+  format: str
+  passed_over: Counts
+
+
+def find(patterns: Sequence[str], input_format: str, output: str) -> Found:
+  """Returns the files that the patterns name.
+
+  Raises:
+    app.UsageError: a pattern names nothing that can be read, or the files are of several formats.
+    OSError: a directory cannot be read.
+  """
+  passed_over, chosen = Counts(), collections.defaultdict[str, list[files.File]](list)
+  for pattern in patterns:
+    for kind, some in _find_one(pattern, input_format, output, passed_over).items():
+      chosen[kind] += some
+  if len(chosen) > 1:
+    raise app.UsageError(_several_formats(chosen))
+  ((kind, found),) = chosen.items()
+  return Found(sorted(_once(found, len(patterns))), kind, passed_over)
+
+
+def _once(found: Sequence[files.File], patterns: int) -> Iterable[files.File]:
+  """Returns each file once, by the first of its names, if several patterns may name the same."""
+  if patterns == 1:
+    return found
+  real = functools.lru_cache(os.path.realpath)
+  by_place: dict[str, files.File] = {}
+  for file in found:
+    home, name = os.path.split(file.uri)
+    place = f'{real(home)}/{name}' if files.is_local(file.uri) else file.uri
+    by_place.setdefault(place, file)
+  return by_place.values()
+
+
+def _find_one(pattern: str, input_format: str, output: str, passed_over: Counts) -> Groups:
+  """Returns the files of one pattern by their format."""
+  matched = files.match(pattern, passed_over)
+  if [file.uri for file in matched] == [pattern]:
+    return {_format_of(matched[0], input_format): matched}
+  is_pattern = bool(matched)
+  counts = Counts()
+  found = matched or files.list_files(pattern, counts) or _below(pattern, passed_over, counts)
+  passed_over.update(counts)
+  inside = _without_results(pattern, found, output, passed_over)
+  if not inside:
+    raise app.UsageError(
+      f'--input={pattern}: matches no file{_but(passed_over)}; pass a file, a directory, or a '
+      "pattern such as 'pictures/**/*.png', in quotes"
+    )
+  chosen = _choose(_group(inside), input_format, is_pattern)
+  used = {file.uri for some in chosen.values() for file in some}
+  passed_over.update(sniff.kind_of(file.uri) for file in inside if file.uri not in used)
+  if not chosen:
+    raise app.UsageError(
+      f'--input={pattern}: no file there has a recognized extension or holds an image'
+      f'{_but(passed_over)}; name the files with a pattern, and their format with --input_format'
+    )
+  return chosen
+
+
+def _below(pattern: str, passed_over: Counts, counts: Counts) -> list[files.File]:
+  """Returns the files below the directories that a pattern matches, if it matches nothing else."""
+  if not set(pattern) & set('*?['):
+    return []
+  passed_over.pop('directory', None)
+  return files.match(files.join(pattern, '**'), counts)
+
+
+def _but(passed_over: Counts) -> str:
+  kinds = ', '.join(f'{kind}: {count}' for kind, count in sorted(passed_over.items()))
+  return f' (passed over: {kinds})' if kinds else ''
+
+
+def _format_of(file: files.File, input_format: str) -> str:
+  """Returns the format of a file that was named."""
+  if input_format != AUTO:
+    return input_format
+  kind = guess_format(file.uri) or ('image' if _holds_image(file) else '')
+  if not kind:
+    raise app.UsageError(
+      f'--input: the name {file.uri} does not imply a format; pass --input_format'
+    )
+  return kind
+
+
+@functools.cache
+def reader(input_format: str) -> base.Reader:
+  """Returns the module that plans and reads a format."""
+  return cast(base.Reader, importlib.import_module(READERS[input_format]))
+
+
+def guess_format(uri: str) -> str:
+  """Returns the format that a file's name implies, or ''."""
+  name = uri.lower()
+  return next((kind for kind in READERS if re.search(reader(kind).FILE_NAME, name)), '')
+
+
+def _group(found: Sequence[files.File]) -> Groups:
+  groups: Groups = collections.defaultdict(list)
+  for file in found:
+    groups[guess_format(file.uri)].append(file)
+  return groups
+
+
+def _choose(groups: Groups, input_format: str, is_pattern: bool) -> Groups:
+  """Returns the files that are meant, by format: of more than one only if it is unclear which."""
+  unknown = groups.pop('', [])
+  if input_format != AUTO and (input_format != 'image' or is_pattern):
+    # What a pattern names is of the format that the user says, unless its name says another.
+    some = groups.get(input_format, []) + (unknown if is_pattern else [])
+    return {input_format: some} if some else {}
+  if any(os.path.basename(file.uri) == TFDS_METADATA for file in unknown):
+    groups, unknown = {kind: groups[kind] for kind in groups if kind == 'tfrecord'}, []
+  _add_images(groups, unknown)
+  if input_format != AUTO:
+    groups = {kind: groups[kind] for kind in groups if kind == input_format}
+  if len(groups) > 1:
+    groups.pop('manifest', None)  # README.txt or labels.csv, beside what they describe
+  return groups
+
+
+def _add_images(groups: Groups, unknown: Sequence[files.File]) -> None:
+  """Adds those of unknown format that hold an image, to become rejects also those unreadable."""
+  candidates = [file for file in unknown if sniff.may_be_image(file.uri)]
+  is_local = all(files.is_local(file.uri) for file in candidates)
+  threads = image_files.LOCAL_THREADS if is_local else image_files.CLOUD_THREADS
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    holds_image = list(pool.map(_holds_image, candidates))
+  images = [file for file, holds in zip(candidates, holds_image) if holds]
+  unclear = [file for file, holds in zip(candidates, holds_image) if holds is None]
+  if images or ('image' in groups and unclear):
+    groups.setdefault('image', []).extend(images + unclear)
+
+
+def _holds_image(file: files.File) -> bool | None:
+  """Returns whether a file begins as an image does, or None if it cannot be opened."""
+  try:
+    with files.open_bytes(file.uri) as opened:
+      return sniff.is_image(opened.read(sniff.HEAD_BYTES))
+  except (FileNotFoundError, PermissionError):
+    return None
+  except OSError as error:
+    if error.errno == errno.ELOOP:
+      return None
+    raise
+
+
+def _without_results(
+  pattern: str, found: Sequence[files.File], output: str, passed_over: Counts
+) -> list[files.File]:
+  """Returns the files that no run of the scorer has written there.
+
+  Raises:
+    app.UsageError: all of them are in --output.
+  """
+  homes = {os.path.dirname(file.uri) for file in found if file.uri.endswith('/settings.json')}
+  if homes:
+    homes &= {match[1] for file in found if (match := CHUNK_COUNTS.fullmatch(file.uri))}
+  exists = not files.is_local(output) or os.path.isdir(output)
+  here = [file for file in found if not exists or not _is_in(file.uri, output)]
+  if found and not here:
+    raise app.UsageError(
+      f'--output={output}: contains the input {pattern}; pass a directory that has nothing else '
+      'in it'
+    )
+  kept = [file for file in here if not any(file.uri.startswith(f'{home}/') for home in homes)]
+  passed_over.update({RESULT: len(found) - len(kept)} if len(kept) < len(found) else {})
+  return kept
+
+
+def _is_in(uri: str, directory: str) -> bool:
+  if not files.is_local(uri) or not files.is_local(directory):
+    return uri.startswith(files.join(directory, ''))
+  home = _real(os.path.dirname(uri))
+  return f'{home}/'.startswith(files.join(_real(directory), ''))
+
+
+_real = functools.lru_cache(os.path.realpath)
+
+
+def _several_formats(groups: Mapping[str, Sequence[files.File]]) -> str:
+  examples = ', '.join(f'{kind} ({some[0].uri})' for kind, some in sorted(groups.items()))
+  flags = ' or '.join(f'--input_format={kind}' for kind in sorted(groups))
+  return (
+    f'--input: names files of several formats: {examples}; pass {flags} to read those and pass '
+    'over the others, or score each separately, into its own --output'
+  )

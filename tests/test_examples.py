@@ -250,5 +250,5 @@ def test_empty_files_are_no_shards_and_other_files_are_refused(encoded, tmp_path
     with pytest.raises(app.UsageError, match=f'{number}.tfrecord: is not a TFRecord file'):
       plan(files.match(str(path)), settings)
   write(tmp_path / 'e.tfrecord', [b'\xff\xff'])
-  with pytest.raises(app.UsageError, match='its records are not tf.train.Example'):
+  with pytest.raises(app.UsageError, match=r'its records are not tf\.train\.Example'):
     plan(files.match(str(tmp_path / 'e.tfrecord')), settings)

@@ -165,7 +165,7 @@ def test_records_of_different_kinds_are_read_one_by_one(encoded, tmp_path):
   [b'\xff', b'\x0a\x05', b'\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f', b'\x0b', b'\x80' * 12],
 )
 def test_hostile_bytes_are_no_example(record):
-  with pytest.raises(ValueError, match='not a tf.train.Example'):
+  with pytest.raises(ValueError, match=r'not a tf\.train\.Example'):
     protobuf.parse(record)
 
 

@@ -8,6 +8,7 @@ while source.ensure(512):
 import bz2
 import contextlib
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -87,6 +88,7 @@ class Stream:
   ):
     self.buffer, self.position, self.broken = b'', 0, ''
     self._before = start  # where in the file the buffer begins
+    self._end: int | None = None  # of the content; None if it is compressed or not yet opened
     self._blocks = self._read(uri, start, stop, codec_of)
 
   @property
@@ -130,16 +132,25 @@ class Stream:
       size -= step
     return True
 
+  def at_end(self) -> bool:
+    """Returns whether nothing is left."""
+    return not self.ensure(1)
+
+  def lacks(self, size: int) -> bool:
+    """Returns whether it is known, without reading, that fewer than `size` bytes are left."""
+    return self._end is not None and self.offset + size > self._end
+
   def _read(
     self, uri: str, start: int, stop: int, codec_of: Callable[[bytes], Codec | None]
   ) -> Iterator[bytes]:
     with files.open_bytes(uri) as file:
-      if start:
-        file.seek(start)
-      left = stop - start if stop >= 0 else 1 << 62
+      end = stop if stop >= 0 else file.seek(0, os.SEEK_END)
+      file.seek(start)
+      left = max(end - start, 0)
       first = file.read(min(BLOCK_BYTES, left))
       blocks = _blocks(file, first, left)
       codec = None if start else codec_of(first)
+      self._end = None if codec else end
       try:
         yield from _decompress(blocks, codec) if codec else blocks
       except _DamagedError as error:

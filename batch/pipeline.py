@@ -1,6 +1,7 @@
 """The pipeline: from shards to files, one chunk at a time, in one fused stage."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -108,7 +109,8 @@ def read_chunks(
   shard: chunk.Shard, first: int, skip: int, settings: flags.Settings, counter: Counter
 ) -> Iterator[chunk.Chunk]:
   """Yields the chunks of a shard from its chunk number `first`, before which are `skip` images."""
-  batches = source.read(shard, skip, settings)
+  # Chunks without an image are not among those that the reader skips.
+  batches = itertools.islice(source.read(shard, skip, settings), 0 if skip else first, None)
   sequence = first
   while True:
     seconds: dict[str, float] = {}

@@ -1,200 +1,216 @@
 """tf.train.Example to images, ids and labels.
 
-Many records that are alike are parsed by TensorFlow, others one by one from protobuf's wire format:
-the message class comes with all of TensorFlow, and is slower.
+Records that are alike are parsed together by TensorFlow, in 1 microsecond each; the others one by
+one. What is alike is found out for each chunk from some of its records, and whatever another record
+has besides sends that one through the parser for single records.
 """
 
-import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-from absl import app
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from batch import chunk
+from batch.readers import protobuf
+from batch.readers.features import Features, no_picture, other_pictures, pictures_of
+from storage import files
 
-IMAGE_KEYS = ('image/encoded', 'image')
+SAMPLE_RECORDS = 8
+# A record that has so much more besides its picture than the sample's may have another feature.
+SPARE_BYTES = 24
+LABEL_NAMES = '{}.labels.txt'  # what TFDS keeps beside its files, after the feature's name
+
+MISSING = (b'', None, chunk.NO_LABEL)  # the defaults of TensorFlow's parser, and none at all
+
+Labels = Sequence[int | str | bytes | None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """The feature with the image, and the types of the features `id` and `label`.
+class Layout(NamedTuple):
+  """What records that are alike have: the types by feature, bytes, int or float.
 
-  A type is bytes or int; any other is not read.
+  Attributes:
+    image: the feature with the picture.
+    besides: the most bytes that one of the sample has besides its picture.
   """
 
   image: str
-  id_type: type
-  label_type: type
+  kinds: dict[str, type]
+  besides: int
 
 
-def find_layout(record: bytes, where: str) -> Layout:
-  """Infers the layout of all records of a file from one.
+class Records:
+  """Reads the records of one file.
 
-  Raises:
-    app.UsageError: it is not an Example with an image; the message begins with `where`.
+  Args:
+    uri: the file, by which images without an id are named: uri#row.
+    wanted: the features to read.
   """
-  try:
-    features = parse(record)
-  except ValueError as error:
-    raise app.UsageError(f'{where}: its records are not tf.train.Example protos') from error
-  image = next((key for key in IMAGE_KEYS if key in features), None)
-  if image is None:
-    raise app.UsageError(
-      f'{where}: has no feature {" or ".join(IMAGE_KEYS)}, only '
-      f'{", ".join(sorted(features)) or "none"}; rename the image feature to one of these'
-    )
-  return Layout(image, _value_type(features.get('id')), _value_type(features.get('label')))
 
+  def __init__(self, uri: str, wanted: Features):
+    self._uri, self._wanted = uri, wanted
+    self._names_of = functools.cache(self._read_names)
 
-def layout_of(record: bytes) -> Layout | None:
-  """Returns the layout that one record suggests, or None if it has no image."""
-  try:
-    return find_layout(record, '')
-  except app.UsageError:
-    return None
+  def to_columns(self, rows: Sequence[int], records: Sequence[bytes]) -> chunk.ReadImages:
+    """Returns the images of N records, `rows` of the file."""
+    if not records:
+      return chunk.ReadImages(encoded=[])
+    layout = self._find_layout(records[:: max(len(records) // SAMPLE_RECORDS, 1)])
+    columns = self._parse_together(rows, records, layout) if layout else None
+    return columns or self._parse_singly(rows, records)
 
+  def _find_layout(self, sample: Sequence[bytes]) -> Layout | None:
+    """Returns the layout of records that are alike, or None if these are not."""
+    wanted = self._wanted
+    kinds: dict[str, type] = {wanted.ids[0]: bytes, wanted.labels[0]: int}
+    images, besides = set(), 0
+    for record in sample:
+      try:
+        features = protobuf.parse(record)
+      except ValueError:
+        return None
+      found = pictures_of(features, wanted) + other_pictures(features, wanted)
+      images |= {key for key, _ in found}
+      besides = max(besides, len(record) - sum(len(picture) for _, picture in found))
+      for key in (*wanted.ids, *wanted.labels):
+        if key in features:
+          kinds[key] = type(features[key][0])
+    if len(images) != 1 or images & kinds.keys():
+      return None
+    image = images.pop()
+    return Layout(image, {image: bytes, **kinds}, besides)
 
-def _value_type(values: Sequence[bytes] | Sequence[int] | None) -> type:
-  return type(values[0]) if values else type(None)
+  def _parse_together(
+    self, rows: Sequence[int], records: Sequence[bytes], layout: Layout
+  ) -> chunk.ReadImages | None:
+    """Returns the images, or None if TensorFlow says that the records are not alike."""
+    import tensorflow as tf
 
-
-def to_columns(
-  uri: str, rows: Sequence[int], records: list[bytes], layout: Layout | None
-) -> chunk.ReadImages:
-  """Returns the images of N records, `rows` of a file. An id is the feature `id` or uri#row."""
-  if not records:
-    return chunk.ReadImages(encoded=[])
-  parsed = _parse_together(records, layout) if layout else None
-  if parsed is None:
-    return _parse_singly([f'{uri}#{row}' for row in rows], records)
-  encoded, ids, labels = parsed
-  names = [_text(i) or f'{uri}#{row}' for i, row in zip(ids, rows)]
-  return chunk.ReadImages(names, encoded, None, labels)
-
-
-def _parse_together(
-  records: list[bytes], layout: Layout
-) -> tuple[Sequence, Sequence, Sequence | None] | None:
-  """Returns (images, ids, labels), or None if the records are not all alike.
-
-  TensorFlow's parser takes 1 microsecond per record, a message object would take 3.
-  """
-  import tensorflow as tf
-
-  scalars = {
-    bytes: tf.io.FixedLenFeature([], tf.string, ''),
-    int: tf.io.FixedLenFeature([], tf.int64, chunk.NO_LABEL),
-  }
-  wanted = {layout.image: bytes, 'id': layout.id_type, 'label': layout.label_type}
-  spec = {key: scalars[kind] for key, kind in wanted.items() if kind in scalars}
-  try:
-    found = {key: tensor.numpy() for key, tensor in tf.io.parse_example(records, spec).items()}
-  except tf.errors.InvalidArgumentError:
-    return None
-  labels = found.get('label')
-  return (
-    found[layout.image].tolist(),
-    found.get('id', [b''] * len(records)),
-    None if labels is None else labels.tolist(),
-  )
-
-
-def _parse_singly(names: list[str], records: list[bytes]) -> chunk.ReadImages:
-  ids: list[str] = []
-  encoded: list[bytes] = []
-  labels: list[Any] = []
-  rejects = []
-  for name, record in zip(names, records):
+    scalars = {
+      bytes: tf.io.FixedLenFeature([], tf.string, ''),
+      int: tf.io.FixedLenFeature([], tf.int64, chunk.NO_LABEL),
+      float: tf.io.FixedLenFeature([], tf.float32, chunk.NO_LABEL),
+    }
+    spec = {key: scalars[kind] for key, kind in layout.kinds.items()}
     try:
-      features = parse(record)
-    except ValueError:
-      rejects.append(chunk.Reject(name, 'read', 'the record is not a tf.train.Example'))
-      continue
-    values: dict[str, Any] = {key: found[0] if found else None for key, found in features.items()}
-    image = next((values[key] for key in IMAGE_KEYS if isinstance(values.get(key), bytes)), None)
-    if image is None:
-      reason = f'the record has no image among its features {", ".join(sorted(values))}'
-      rejects.append(chunk.Reject(name, 'read', reason))
-      continue
-    ids.append(_text(values.get('id')) or name)
-    encoded.append(image)
-    labels.append(values.get('label'))
-  return chunk.ReadImages(ids, encoded, None, labels, rejects=rejects)
+      tensors = tf.io.parse_example(records, spec)
+    except tf.errors.InvalidArgumentError:
+      return None
+    found = {key: tensor.numpy().tolist() for key, tensor in tensors.items()}
+    encoded = found[layout.image]
+    limit = layout.besides + SPARE_BYTES
+    odd = [
+      i
+      for i, (record, image) in enumerate(zip(records, encoded))
+      if not image or len(record) - len(image) > limit
+    ]
+    ids = _first_of([found[key] for key in self._wanted.ids if key in found])
+    names = [_text(i) or f'{self._uri}#{row}' for i, row in zip(ids, rows)]
+    labels = self._labels_together(found)
+    if not odd:
+      return chunk.ReadImages(names, encoded, labels=labels)
+    columns, start = chunk.ReadImages(encoded=[], labels=[]), 0
+    for i in odd:
+      _extend(columns, names[start:i], encoded[start:i], labels[start:i])
+      self._add_record(columns, rows[i], records[i])
+      start = i + 1
+    _extend(columns, names[start:], encoded[start:], labels[start:])
+    return columns
+
+  def _labels_together(self, found: dict[str, list]) -> Labels:
+    keys = [key for key in self._wanted.labels if key in found]
+    return _first_of([self._with_names(key, found[key]) for key in keys])
+
+  def _with_names(self, key: str, values: list) -> list:
+    """Returns labels, numbers as the names that the file's folder has for them."""
+    if isinstance(values[0], bytes):
+      return values
+    names = self._names_of(key)
+    if names is None and isinstance(values[0], int):
+      return values
+    return [_label([value], names) for value in values]
+
+  def _parse_singly(self, rows: Sequence[int], records: Sequence[bytes]) -> chunk.ReadImages:
+    columns = chunk.ReadImages(encoded=[], labels=[])
+    for row, record in zip(rows, records):
+      self._add_record(columns, row, record)
+    return columns
+
+  def _add_record(self, columns: chunk.ReadImages, row: int, record: bytes) -> None:
+    """Appends the pictures of a record, or the reason why it has none."""
+    name = f'{self._uri}#{row}'
+    try:
+      features = protobuf.parse(record)
+    except ValueError as error:
+      columns.rejects.append(chunk.Reject(name, 'read', str(error)))
+      return
+    wanted = self._wanted
+    name = next((text for key in wanted.ids if (text := _id(features.get(key)))), name)
+    found = pictures_of(features, wanted)
+    if not found:
+      reason = no_picture(features, wanted)
+      columns.rejects.append(chunk.Reject(name, 'read', reason))
+      return
+    names = [name] if len(found) == 1 else [f'{name}#{i}' for i in range(len(found))]
+    label = self._label_of(features)
+    _extend(columns, names, [picture for _, picture in found], [label] * len(found))
+    if others := len(other_pictures(features, wanted)):
+      kind = 'picture in another feature'
+      columns.passed_over[kind] = columns.passed_over.get(kind, 0) + others
+
+  def _label_of(self, features: dict[str, protobuf.Values]) -> int | str | bytes | None:
+    """Returns the label of the first feature that has one."""
+    for key in self._wanted.labels:
+      label = _label(features[key], self._names_of(key)) if key in features else None
+      if label not in MISSING:
+        return label
+    return None
+
+  def _read_names(self, key: str) -> dict[int, str] | None:
+    """Returns the names that a feature's numbers stand for, or None if the folder has none."""
+    home = os.path.dirname(self._uri)
+    try:
+      text = files.read(os.path.join(home, LABEL_NAMES.format(key.replace('/', '-'))))
+    except (FileNotFoundError, PermissionError):  # the latter if listing a bucket is not allowed
+      return None
+    return dict(enumerate(text.decode('utf-8', 'replace').splitlines()))
+
+
+def _extend(
+  columns: chunk.ReadImages, ids: Sequence[str], encoded: Sequence[bytes], labels: Labels
+) -> None:
+  columns.ids.extend(ids)
+  columns.encoded.extend(encoded)  # type: ignore[union-attr]
+  columns.labels.extend(labels)  # type: ignore[union-attr]
+
+
+def _first_of(columns: list[list]) -> list:
+  """Returns per row the first value that is not missing."""
+  merged = columns[0]
+  for column in columns[1:]:
+    merged = [b if a in MISSING else a for a, b in zip(merged, column)]
+  return merged
+
+
+def _id(values: protobuf.Values | None) -> str:
+  return _text(values[0]) if values and len(values) == 1 else ''
 
 
 def _text(value: Any) -> str:
   """Returns an id as text; -1 stands for none, as it does in `_parse_together`."""
   if isinstance(value, bytes):
-    return value.decode('utf-8', 'replace')
+    return value.decode('utf-8', 'backslashreplace')
   return '' if value is None or value == chunk.NO_LABEL else str(value)
 
 
-def parse(record: bytes) -> dict[str, list[bytes] | list[int] | None]:
-  """Returns the features of a serialised tf.train.Example: key to values, None for floats.
-
-  Raises:
-    ValueError: it is not one.
-  """
-  found: dict[str, list[bytes] | list[int] | None] = {}
-  for features in _fields(record, 1):
-    for entry in _fields(features, 1):
-      for key, feature in zip(_fields(entry, 1), _fields(entry, 2)):
-        kinds = dict(_wire(feature))
-        if 1 in kinds:
-          found[key.decode()] = _fields(kinds[1], 1)
-        elif 3 in kinds:
-          found[key.decode()] = [number for run in _numbers(kinds[3]) for number in run]
-        elif kinds:
-          found[key.decode()] = None
-  return found
-
-
-def _fields(message: bytes, number: int) -> list[bytes]:
-  return [value for field, value in _wire(message) if field == number and isinstance(value, bytes)]
-
-
-def _numbers(message: bytes) -> Iterator[list[int]]:
-  """Yields the int64 of an Int64List, packed or one at a time."""
-  for field, value in _wire(message):
-    if field == 1:
-      yield [_signed(n) for n in _varints(value)] if isinstance(value, bytes) else [_signed(value)]
-
-
-def _signed(number: int) -> int:
-  return number - (1 << 64) if number >= 1 << 63 else number
-
-
-def _varints(data: bytes) -> Iterator[int]:
-  position = 0
-  while position < len(data):
-    number, position = _varint(data, position)
-    yield number
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-  number = shift = 0
-  while position < len(data) and shift < 70:
-    byte = data[position]
-    number |= (byte & 0x7F) << shift
-    position, shift = position + 1, shift + 7
-    if byte < 0x80:
-      return number, position
-  raise ValueError('not a protobuf message')
-
-
-def _wire(message: bytes) -> Iterator[tuple[int, Any]]:
-  """Yields (field number, value) of a protobuf message; a value is an int or bytes."""
-  position = 0
-  while position < len(message):
-    key, position = _varint(message, position)
-    if key & 7 == 0:
-      value, position = _varint(message, position)
-      yield key >> 3, value
-      continue
-    size = {1: 8, 5: 4}.get(key & 7)
-    if key & 7 == 2:
-      size, position = _varint(message, position)
-    if size is None or position + size > len(message):
-      raise ValueError('not a protobuf message')
-    yield key >> 3, message[position : position + size]
-    position += size
+def _label(values: Sequence[Any], names: dict[int, str] | None) -> Any:
+  """Returns a feature's label; values that are no label are text that is none of the model's."""
+  if len(set(values)) > 1:
+    return ', '.join(str(value) for value in values[:10])
+  (value,) = values[:1]
+  if isinstance(value, bytes) or value == chunk.NO_LABEL:
+    return value
+  if isinstance(value, float):
+    if not value.is_integer():
+      return str(value)
+    value = int(value)
+  return value if names is None else names.get(value, f'{value}, which has no name')

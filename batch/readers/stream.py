@@ -1,22 +1,61 @@
-"""A file read once from front to back, decompressed if it is gzip, and cut into chunks.
+"""A file read once from front to back, decompressed if need be, and cut into chunks.
 
 source = Stream('shard.tar.gz')
 while source.ensure(512):
   header = source.take(512)
 """
 
+import bz2
+import contextlib
+import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+
+import zstandard
 
 from storage import files
 
 BLOCK_BYTES = 1 << 20
-GUNZIP_BYTES = 8 << 10  # on an error zlib discards the current piece's output, so pieces are small
 CHUNK_BYTES = 64 << 20  # a chunk of large files ends early, so that memory stays bounded
+XZ_MEMORY_BYTES = 256 << 20  # xz -9 needs 65 MiB
 GZIP = b'\x1f\x8b'
 
 Item = TypeVar('Item')
+
+
+class Codec(NamedTuple):
+  """A kind of compression.
+
+  Attributes:
+    begins: how its files begin.
+    start: returns what decompresses one member, of which a file may have several.
+    piece_bytes: how much is decompressed at a time, which bounds the memory.
+  """
+
+  name: str
+  begins: tuple[bytes, ...]
+  start: Callable[[], Any]
+  piece_bytes: int
+
+
+ZLIB = Codec('zlib', (b'\x78\x01', b'\x78\x5e', b'\x78\x9c', b'\x78\xda'), zlib.decompressobj, 8192)
+CODECS = (
+  Codec('gzip', (GZIP + b'\x08',), lambda: zlib.decompressobj(wbits=31), 8192),
+  Codec('bzip2', tuple(b'BZh%d1AY&SY' % n for n in range(1, 10)), bz2.BZ2Decompressor, 1024),
+  Codec('xz', (b'\xfd7zXZ\0',), lambda: lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES), 1024),
+  Codec(
+    'zstd',
+    (b'\x28\xb5\x2f\xfd', *(bytes([0x50 + n]) + b'\x2a\x4d\x18' for n in range(16))),
+    lambda: zstandard.ZstdDecompressor().decompressobj(),
+    1024,
+  ),
+)
+
+
+class _DamagedError(Exception):
+  """Compressed content that cannot be decompressed further."""
 
 
 def is_gzip(uri: str) -> bool:
@@ -25,18 +64,32 @@ def is_gzip(uri: str) -> bool:
     return file.read(2) == GZIP
 
 
+def find_codec(beginning: bytes) -> Codec | None:
+  """Returns how a file that begins like this is compressed, or None if it is not."""
+  return next((codec for codec in CODECS if beginning.startswith(codec.begins)), None)
+
+
 class Stream:
-  """Bytes `start` to `stop` of a file; of its decompressed content if it is gzip.
+  """Bytes `start` to `stop` of a file; of its decompressed content if it is compressed.
+
+  Reading raises what `files` does; damage ends the content instead, and `broken` is the reason.
 
   Attributes:
     buffer, position: what has been read, and the reader's place in it.
     broken: why the content ends too early, or ''.
   """
 
-  def __init__(self, uri: str, start: int = 0, stop: int = -1):
+  def __init__(
+    self,
+    uri: str,
+    start: int = 0,
+    stop: int = -1,
+    codec_of: Callable[[bytes], Codec | None] = find_codec,
+  ):
     self.buffer, self.position, self.broken = b'', 0, ''
     self._before = start  # where in the file the buffer begins
-    self._blocks = self._read(uri, start, stop)
+    self._end: int | None = None  # of the content; None if it is compressed or not yet opened
+    self._blocks = self._read(uri, start, stop, codec_of)
 
   @property
   def offset(self) -> int:
@@ -64,6 +117,11 @@ class Stream:
     self.position += len(taken)
     return taken
 
+  def peek(self, size: int) -> bytes:
+    """Returns what `take` would, and stays in place."""
+    self.ensure(size)
+    return self.buffer[self.position : self.position + size]
+
   def skip(self, size: int) -> bool:
     """Skips `size` bytes, one block in memory at a time; returns whether there were as many."""
     while size:
@@ -74,17 +132,29 @@ class Stream:
       size -= step
     return True
 
-  def _read(self, uri: str, start: int, stop: int) -> Iterator[bytes]:
+  def at_end(self) -> bool:
+    """Returns whether nothing is left."""
+    return not self.ensure(1)
+
+  def lacks(self, size: int) -> bool:
+    """Returns whether it is known, without reading, that fewer than `size` bytes are left."""
+    return self._end is not None and self.offset + size > self._end
+
+  def _read(
+    self, uri: str, start: int, stop: int, codec_of: Callable[[bytes], Codec | None]
+  ) -> Iterator[bytes]:
     with files.open_bytes(uri) as file:
-      if start:
-        file.seek(start)
-      left = stop - start if stop >= 0 else 1 << 62
+      end = stop if stop >= 0 else file.seek(0, os.SEEK_END)
+      file.seek(start)
+      left = max(end - start, 0)
       first = file.read(min(BLOCK_BYTES, left))
       blocks = _blocks(file, first, left)
+      codec = None if start else codec_of(first)
+      self._end = None if codec else end
       try:
-        yield from _gunzip(blocks) if not start and first.startswith(GZIP) else blocks
-      except (OSError, EOFError, zlib.error) as error:
-        self.broken = f'{type(error).__name__}: {error}'
+        yield from _decompress(blocks, codec) if codec else blocks
+      except _DamagedError as error:
+        self.broken = str(error)
 
 
 def _blocks(file: BinaryIO, block: bytes, left: int) -> Iterator[bytes]:
@@ -94,18 +164,38 @@ def _blocks(file: BinaryIO, block: bytes, left: int) -> Iterator[bytes]:
     block = file.read(min(BLOCK_BYTES, left))
 
 
-def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
-  """Decompresses consecutive gzip members; unlike gzip.open, yields everything before damage."""
-  member = None
+def _decompress(blocks: Iterable[bytes], codec: Codec) -> Iterator[bytes]:
+  """Decompresses consecutive members; unlike gzip.open, yields everything before damage."""
+  member, is_first = None, True
   for block in blocks:
-    for first in range(0, len(block), GUNZIP_BYTES):
-      piece = block[first : first + GUNZIP_BYTES]
-      while piece:
-        member = member or zlib.decompressobj(wbits=31)
-        yield member.decompress(piece)
+    for first in range(0, len(block), codec.piece_bytes):
+      piece = block[first : first + codec.piece_bytes]
+      while piece := piece if member or is_first else piece.lstrip(b'\0'):  # may be padded
+        member, is_first = member or codec.start(), False
+        yield from _decompressed(member, piece, codec)
         piece, member = (member.unused_data, None) if member.eof else (b'', member)
   if member:
-    raise EOFError('the gzip stream is cut short')
+    raise _DamagedError(f'the {codec.name} data is cut short')
+
+
+def _decompressed(member: Any, piece: bytes, codec: Codec) -> Iterator[bytes]:
+  """Yields the content of a piece, if it is damaged that of the bytes before the damage."""
+  before = member.copy() if hasattr(member, 'copy') else None
+  try:
+    content = member.decompress(piece)
+  except (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+    if before:
+      yield _until_damage(before, piece)
+    raise _DamagedError(f'the {codec.name} data is damaged ({error})') from error
+  yield content
+
+
+def _until_damage(member: Any, piece: bytes) -> bytes:
+  parts = []
+  with contextlib.suppress(zlib.error):
+    for place in range(len(piece)):
+      parts.append(member.decompress(piece[place : place + 1]))
+  return b''.join(parts)
 
 
 def batch_by_size(

@@ -1,156 +1,93 @@
 """Tar shards in WebDataset's convention.
 
-Consecutive members with the same path up to the first dot are one sample. Headers are the 512-byte
-blocks of POSIX ustar, with GNU and pax long names. Python's tarfile stops at the first damage and
-spends 30 microseconds per member; this takes a tenth and reports where the damage is.
+Consecutive members with the same path up to the first dot of the name are one sample. All its
+pictures are images, with the sample's label.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
+
+from absl import app
 
 from batch import chunk, flags
 from batch.readers import stream
 from batch.readers.base import Planned
+from batch.readers.tar_members import DAMAGE, FILE, read_members
+from batch.readers.tar_samples import Archive, Image, column_suffix, hidden_kind, split
 from storage import files
 
-FILE_NAME = r'\.(tar|tar\.gz|tgz)$'
-BLOCK = 512
-IMAGE_EXTENSIONS = ('png', 'jpg', 'jpeg', 'gif', 'bmp', 'webp')
-MAX_MEMBER_BYTES = 256 << 20
-
-
-@dataclasses.dataclass
-class Sample:
-  """The members of one key: lower-case extension to content. `broken` is why the archive ends."""
-
-  key: str
-  offset: int
-  members: dict[str, bytes] = dataclasses.field(default_factory=dict)
-  broken: str = ''
-
-  def num_bytes(self) -> int:
-    """Returns the size of the members' content."""
-    return sum(map(len, self.members.values()))
+FILE_NAME = r'\.(tar|tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz|tzst)$'
+SAMPLE_MEMBERS = 1000  # among which planning looks for the suffixes that the settings name
 
 
 def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
-  """Returns one shard per archive."""
-  return Planned([chunk.Shard(0, 'tar', file.uri) for file in matched], None)
+  """Returns one shard per archive; none if all are empty.
+
+  Raises:
+    app.UsageError: none is a tar archive, or the first members lack what the settings name.
+  """
+  problem = ''
+  for file in matched:
+    for member in read_members(stream.Stream(file.uri)) if file.size else ():
+      if member.kind != DAMAGE:
+        _check_suffixes(file.uri, settings)
+        return Planned([chunk.Shard(0, 'tar', each.uri) for each in matched], None)
+      problem = problem or f'{file.uri}: {member.note}'
+  if problem:
+    raise app.UsageError(f'{problem}; pass a tar archive')
+  return Planned([], None)
+
+
+def _check_suffixes(uri: str, settings: flags.Settings) -> None:
+  """Raises UsageError if none of an archive's first members has a suffix that the settings name."""
+  flags_given = ('image_column', 'id_column', 'label_column')
+  missing = {flag: name for flag in flags_given if (name := column_suffix(getattr(settings, flag)))}
+  found: set[str] = set()
+  for number, member in enumerate(read_members(stream.Stream(uri)) if missing else ()):
+    if member.kind == FILE and not hidden_kind(member.name):
+      found.add(split(member.name)[1])
+    if number == SAMPLE_MEMBERS or found.issuperset(missing.values()):
+      break
+  for flag, name in missing.items():
+    if name not in found:
+      names = ', '.join(sorted(found)) or 'none'
+      raise app.UsageError(
+        f'--{flag}={name}: the first members of {uri} have no such suffix, only {names}; pass one '
+        'of these'
+      )
 
 
 def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.ReadImages]:
-  """Yields the images of an archive after its first `skip` samples, in chunks.
+  """Yields the images of an archive after its first `skip`, rejects counted, in chunks.
 
-  An id is the archive's path, # and the key.
+  An id is that of the id column, else the archive's path, # and the key; several pictures of a
+  sample have their whole names for a key.
   """
-  found = samples(stream.Stream(shard.uri))
-  for _ in range(skip):
-    next(found)
-  for items in stream.batch_by_size(found, Sample.num_bytes, settings.chunk_images):
-    yield _columns(items, shard.uri)
+  columns, held = chunk.ReadImages(encoded=[], labels=[]), 0
+  must_skip = skip > 0  # what is passed over belongs to the image before it
+  for item in Archive(shard.uri, settings).items():
+    if isinstance(item, str):
+      if not must_skip:
+        columns.passed_over[item] = columns.passed_over.get(item, 0) + 1
+      continue
+    if skip:
+      skip -= 1
+      continue
+    must_skip = False
+    count = len(columns.ids) + len(columns.rejects)
+    if count == settings.chunk_images or held >= stream.CHUNK_BYTES:
+      yield columns
+      columns, held = chunk.ReadImages(encoded=[], labels=[]), 0
+    held += _append(columns, item)
+  if columns.ids or columns.rejects or columns.passed_over:
+    yield columns
 
 
-def samples(source: stream.Stream) -> Iterator[Sample]:
-  """Yields the samples; the last has `broken` set if the archive is damaged or cut short."""
-  sample: Sample | None = None
-  for offset, name, content in _members(source):
-    if content is None:  # damage: the sample before may lack a member, but not its image
-      if sample:
-        yield sample
-      yield Sample('', offset, broken=name)
-      return
-    directory, _, base = name.rpartition('/')
-    stem, _, extension = base.partition('.')
-    key = f'{directory}/{stem}' if directory else stem
-    if sample and sample.key != key:
-      yield sample
-      sample = None
-    sample = sample or Sample(key, offset)
-    sample.members[extension.lower()] = content
-  if sample:
-    yield sample
-
-
-def _members(source: stream.Stream) -> Iterator[tuple[int, str, bytes | None]]:
-  """Yields (offset, name, content) of every file; at damage (offset, reason, None)."""
-  long_name = ''
-  while source.ensure(1):
-    offset = source.offset
-    header = source.take(BLOCK)
-    if not header.strip(b'\0'):
-      if len(header) == BLOCK:
-        return
-      break
-    if len(header) < BLOCK or not _checksum_is_right(header):
-      yield offset, 'the archive is cut short or damaged', None
-      return
-    size, kind = _number(header[124:136]), header[156:157]
-    if size > MAX_MEMBER_BYTES:
-      yield offset, f'a member says that it has {size} bytes', None
-      return
-    content = source.take(size)
-    if len(content) < size or not source.skip(-size % BLOCK):
-      yield offset, source.broken or 'the archive is cut short', None
-      return
-    if kind == b'L':
-      long_name = content.rstrip(b'\0').decode('utf-8', 'replace')
-    elif kind == b'x':
-      long_name = _pax_path(content) or long_name
-    elif kind in (b'0', b'\0'):
-      yield offset, long_name or _name(header), content
-      long_name = ''
-    elif kind != b'g':
-      long_name = ''
-  yield source.offset, source.broken or 'the archive is cut short: it has no end marker', None
-
-
-def _checksum_is_right(header: bytes) -> bool:
-  return sum(header[:148]) + 8 * 32 + sum(header[156:]) == _number(header[148:156])
-
-
-def _number(field: bytes) -> int:
-  if field[0] & 0x80:
-    return int.from_bytes(field, 'big') & ((1 << (8 * len(field) - 1)) - 1)
-  digits = field.strip(b' \0')
-  return int(digits, 8) if digits.isdigit() and not set(digits) & set(b'89') else 0
-
-
-def _name(header: bytes) -> str:
-  name, prefix = header[:100].rstrip(b'\0'), header[345:500].rstrip(b'\0')
-  path = (
-    prefix + b'/' + name
-    if prefix and header[257:262] == b'ustar' and header[262:263] == b'\0'
-    else name
-  )
-  return path.decode('utf-8', 'replace')
-
-
-def _pax_path(records: bytes) -> str:
-  """Returns the path in a pax header, whose records are `LENGTH KEY=VALUE\\n`, or ''."""
-  while records:
-    length, _, _ = records.partition(b' ')
-    record, records = records[: int(length)], records[int(length) :]
-    key, _, value = record[len(length) + 1 : -1].partition(b'=')
-    if key == b'path':
-      return value.decode('utf-8', 'replace')
-  return ''
-
-
-def _columns(items: list[Sample], uri: str) -> chunk.ReadImages:
-  columns, encoded, labels = chunk.ReadImages(), [], []
-  for sample in items:
-    name = f'{uri}#{sample.key}'
-    image = next(
-      (sample.members[kind] for kind in IMAGE_EXTENSIONS if kind in sample.members), None
-    )
-    if sample.broken:
-      columns.rejects.append(chunk.Reject(f'{uri}@{sample.offset}', 'read', sample.broken))
-    elif image is None:
-      kinds = ', '.join(f'.{kind}' for kind in sorted(sample.members))
-      columns.rejects.append(chunk.Reject(name, 'read', f'the sample has no image, only {kinds}'))
-    else:
-      columns.ids.append(name)
-      encoded.append(image)
-      labels.append(sample.members.get('cls'))
-  columns.encoded, columns.labels = encoded, labels
-  return columns
+def _append(columns: chunk.ReadImages, item: Image | chunk.Reject) -> int:
+  """Appends an image or a reject and returns its size in bytes."""
+  if isinstance(item, chunk.Reject):
+    columns.rejects.append(item)
+    return len(item.id) + len(item.reason)
+  columns.ids.append(item.id)
+  columns.encoded.append(item.content)  # type: ignore[union-attr]
+  columns.labels.append(item.label)  # type: ignore[union-attr]
+  return len(item.content)

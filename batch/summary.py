@@ -58,6 +58,9 @@ def summarize(
     'images_labelled': total.images_labelled,
     'images_with_foreign_label': total.images_with_foreign_label,
     'images_converted': total.images_converted,
+    'images_by_background': {
+      ground: total.images_by_background.get(ground, 0) for ground in ('light', 'dark')
+    },
     'images_rescored': total.images_rescored,
     'encoded_bytes': total.encoded_bytes,
     'reject_fraction': total.images_rejected / max(total.images_seen, 1),

@@ -11,7 +11,7 @@ SHAPE = (28, 28, 1)
 
 
 def decoded(data: bytes) -> np.ndarray:
-  pixels, reasons, _ = decode.decode([data], 'auto', 10**6, SHAPE)
+  pixels, reasons, *_ = decode.decode([data], 'auto', 10**6, SHAPE)
   assert not reasons
   return pixels[0, ..., 0]
 
@@ -78,7 +78,7 @@ def test_a_picture_that_lies_on_its_side_is_turned_upright():
   exif = Image.Exif()
   exif[0x0112] = 6
   lying = saved(photograph(box=(0, 0, 31, 20), size=(31, 20)), 'PNG', exif=exif)
-  pixels, reasons, converted = decode.decode([lying], 'auto', 10**6, (20, 31, 3), 0, 'fit')
+  pixels, reasons, converted, _ = decode.decode([lying], 'auto', 10**6, (20, 31, 3), 0, 'fit')
   assert (reasons, converted) == ({}, 1)
   assert not pixels[0, :, 0].any()  # upright it is 20 wide: background beside it
   assert pixels[0, :, 15].any(axis=1).all()
@@ -88,7 +88,7 @@ def test_a_picture_that_lies_on_its_side_is_turned_upright():
 def test_fit_keeps_the_aspect_ratio_on_the_networks_background(channels, background):
   picture = saved(Image.new('RGB', (200, 100), (10, 20, 30)), 'PNG')
   shape = (32, 32, channels)
-  pixels, _, converted = decode.decode([picture], 'auto', 10**6, shape, background, 'fit')
+  pixels, _, converted, _ = decode.decode([picture], 'auto', 10**6, shape, background, 'fit')
   assert converted == 1
   ink = [10, 20, 30] if channels == 3 else [18]  # 0.299 * 10 + 0.587 * 20 + 0.114 * 30
   assert (pixels[0, 8:24] == ink).all()

@@ -117,7 +117,8 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, int]]:
 def check_png(data: bytes, max_pixels: int) -> None:
   """Checks the size in a PNG's header before its chunks are looked at."""
   if len(data) >= 24:
-    check_size(*struct.unpack_from('>II', data, 16), max_pixels)
+    width, height = struct.unpack_from('>II', data, 16)
+    check_size(width, height, max_pixels)
 
 
 def check_pnm(image: ImageFile.ImageFile) -> None:

@@ -12,7 +12,7 @@ PREMULTIPLIED = {'RGBa': 'RGBA', 'La': 'LA'}
 
 
 def normalize(image: Image.Image) -> Image.Image:
-  """Returns the picture upright, in 8 bits: RGBA if it is transparent anywhere, else RGB.
+  """Returns the picture upright, in 8 bits: RGBA if it is transparent anywhere, else L or RGB.
 
   Raises:
     ValueError: nothing of it is visible.
@@ -23,20 +23,20 @@ def normalize(image: Image.Image) -> Image.Image:
   if image.mode == 'LAB':
     image = _from_lab(image)
   if image.mode not in ALPHA_MODES and 'transparency' not in image.info:
-    return image.convert('RGB')
+    return image if image.mode == 'L' else image.convert('RGB')
   rgba = image.convert(PREMULTIPLIED.get(image.mode, 'RGBA')).convert('RGBA')
-  least, most = rgba.getextrema()[3]
-  if not most:
+  alpha = np.asarray(rgba)[..., 3]
+  if not alpha.any():
     raise ValueError('the picture is wholly transparent')
-  return rgba if least < 255 else rgba.convert('RGB')
+  return rgba if alpha.min() < 255 else rgba.convert('RGB')
 
 
 def lay_on(image: Image.Image, ground: int) -> np.ndarray:
   """Returns a normalized picture, its transparent parts on a grey ground: uint8 (h, w, 3)."""
   if image.mode == 'RGBA':
     plain = Image.new('RGBA', image.size, (ground, ground, ground, 255))
-    image = Image.alpha_composite(plain, image).convert('RGB')
-  return np.asarray(image)
+    image = Image.alpha_composite(plain, image)
+  return np.asarray(image.convert('RGB'))
 
 
 def contrast(image: Image.Image, ground: int) -> float:

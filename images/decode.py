@@ -132,10 +132,10 @@ def decode_one(
     ValueError: it is empty, no image, too large, or not what `preprocess` takes.
     Exception: any other error of the decoder.
   """
-  image = _open(data, max_pixels)
+  opened = _open(data, max_pixels)
   if preprocess == 'none':
-    return _only_as_drawn(image, shape, background), None
-  image = colours.normalize(image)
+    return _only_as_drawn(opened, shape, background), None
+  image = colours.normalize(opened)
   if preprocess == 'auto':
     drawn = photo.as_drawn(image, shape, background, seen_on)
     if drawn is not None:

@@ -99,6 +99,8 @@ def as_drawn(
     return None
   if image.mode == 'RGBA' and _ground_below(image, seen_on, background, FAINT / 2) != background:
     return None
+  if image.mode == 'L' and channels == 1:
+    return np.asarray(image)[..., None]
   rgb = colours.lay_on(image, background)
   if channels == 3:
     return rgb
@@ -146,7 +148,8 @@ def _brightness(rgb: np.ndarray) -> float:
 
 def _crop_background(rgb: np.ndarray, ground: np.ndarray) -> np.ndarray:
   """Crops borders close to the colour of the ground."""
-  differs = (np.abs(rgb.astype(np.int16) - ground) > BACKGROUND_TOLERANCE).any(axis=2)
+  distances = cv2.split(cv2.absdiff(rgb, np.broadcast_to(ground, rgb.shape).copy()))
+  differs = np.maximum.reduce(distances) > BACKGROUND_TOLERANCE
   rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
   if not len(rows):
     raise ValueError('the picture shows one colour only')

@@ -97,8 +97,8 @@ def test_fit_keeps_the_aspect_ratio_on_the_networks_background(channels, backgro
 
 
 def test_a_light_background_is_not_negated():
-  dark = photo.convert_fashion_mnist(photograph(), SHAPE, 0)
-  light = photo.convert_fashion_mnist(photograph(), SHAPE, 255)
+  dark = photo.convert_fashion_mnist(photograph(), SHAPE, 0).pixels
+  light = photo.convert_fashion_mnist(photograph(), SHAPE, 255).pixels
   np.testing.assert_array_equal(255 - dark, light)
 
 

@@ -171,6 +171,7 @@ def scored(num_classes: int, labels: list[int], rejects: list[chunk.Reject]) -> 
     rejects=rejects,
     encoded_bytes=10,
     converted=1,
+    by_background={},
     seconds={'read': 1.0},
   )
   probabilities = np.full((count, num_classes), 0.1 / num_classes, np.float32)

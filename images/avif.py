@@ -11,7 +11,9 @@ MAX_ITEMS = 4096
 
 def check(data: bytes, max_pixels: int) -> None:
   """Raises ValueError if any part of the file is larger than max_pixels when decoded."""
-  for offset in _offsets(data):
+  for number, offset in enumerate(_offsets(data)):
+    if number == MAX_ITEMS:
+      raise ValueError(f'the AVIF file has more than {MAX_ITEMS} parts: not decoded')
     found = _sequence_size(data[offset : offset + 64])
     if found:
       bounds.check_size(*found, max_pixels)
@@ -30,7 +32,8 @@ def _offsets(data: bytes) -> Iterator[int]:
 
 def _chunk_offsets(data: bytes, at: int) -> Iterator[int]:
   (count,) = struct.unpack_from('>I', data, at + 4)
-  yield from struct.unpack_from(f'>{min(count, MAX_ITEMS)}I', data, at + 8)
+  for number in range(count):
+    yield struct.unpack_from('>I', data, at + 8 + 4 * number)[0]
 
 
 def _item_offsets(data: bytes, at: int) -> Iterator[int]:
@@ -40,12 +43,12 @@ def _item_offsets(data: bytes, at: int) -> Iterator[int]:
   id_format, skipped = ('I' if version == 2 else 'H'), (2 if version in (1, 2) else 0)
   (count,) = struct.unpack_from(f'>{id_format}', data, at + 6)
   at += 6 + struct.calcsize(id_format)
-  for _ in range(min(count, MAX_ITEMS)):
+  for _ in range(count):
     at += struct.calcsize(id_format) + skipped + 2
     base = int.from_bytes(data[at : at + base_bytes], 'big')
     (extents,) = struct.unpack_from('>H', data, at + base_bytes)
     at += base_bytes + 2
-    for _ in range(min(extents, MAX_ITEMS)):
+    for _ in range(extents):
       at += index_bytes if version in (1, 2) else 0
       yield base + int.from_bytes(data[at : at + offset_bytes], 'big')
       at += offset_bytes + length_bytes

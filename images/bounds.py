@@ -12,6 +12,8 @@ from PIL import ImageFile
 MAX_SCANS = 100  # of a JPEG; encoders write about 10, and each passes over all pixels
 MAX_TILES = 4096  # of a JPEG 2000 file; its decoder allocates kilobytes for each
 MAX_COMPONENTS = 4
+MAX_PACKETS = 1 << 16  # tiles times layers of one, which has some dozens of layers at most
+MIN_PRECINCT_BITS = 4  # of a side; there is a structure for each precinct
 MIN_TILE_PIXELS = 1 << 20  # a TIFF's tile may be larger than a small picture
 MAX_SLOW_VALUES = 1_000_000  # Pillow decodes some kinds of PNM value by value, in Python
 TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
@@ -19,6 +21,7 @@ TIFF_TYPE_BYTES |= {13: 4, 16: 8, 17: 8, 18: 8}
 TILE_WIDTH, TILE_HEIGHT = 322, 323
 MARKER = re.compile(rb'\xff[^\0\xff\xd0-\xd7]')  # of a JPEG, except those within a scan
 START_OF_SCAN, END_OF_IMAGE, STANDALONE = 0xDA, 0xD9, (0x01, 0xD8)
+START_OF_TILE, CODING_STYLE = b'\xff\x90', b'\xff\x52'
 CODESTREAM = b'\xff\x4f\xff\x51'  # how one of JPEG 2000 begins
 
 
@@ -76,6 +79,20 @@ def check_jpeg2000(data: bytes, max_pixels: int) -> None:
         f'the JPEG 2000 file has {tiles} tiles and {components} components, more than '
         f'{MAX_TILES} or {MAX_COMPONENTS}: not decoded'
       )
+    _check_coding(data, start + 2, tiles)
+
+
+def _check_coding(data: bytes, at: int, tiles: int) -> None:
+  """Checks the layers and precincts that the main header of a JPEG 2000 codestream declares."""
+  while at + 16 < len(data) and data[at : at + 2] != START_OF_TILE:
+    length = int.from_bytes(data[at + 2 : at + 4], 'big')
+    if data[at : at + 2] == CODING_STYLE:
+      layers = int.from_bytes(data[at + 6 : at + 8], 'big')
+      precincts = data[at + 14 : at + 2 + length] if data[at + 4] & 1 else b''
+      is_fine = any(min(sides >> 4, sides & 15) < MIN_PRECINCT_BITS for sides in precincts)
+      if layers * tiles > MAX_PACKETS or is_fine:
+        raise ValueError('the JPEG 2000 file has too many layers or precincts: not decoded')
+    at += 2 + max(length, 2)
 
 
 def check_tiff(data: bytes, max_pixels: int) -> None:

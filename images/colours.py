@@ -64,7 +64,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
   Of numbers that may have any range, their largest says which they have: up to 1, 255 or 65535.
   """
-  values = np.nan_to_num(np.asarray(image, np.float32), posinf=65535.0)
+  values = np.nan_to_num(np.asarray(image, np.float32), posinf=65535.0).clip(min=0)
   most = values.max(initial=0)
   scale = 1 / 257
   if image.mode == 'F' and most <= 1:

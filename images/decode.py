@@ -1,6 +1,9 @@
 """Files to the pixels that a network takes, or to the reason why not."""
 
+import contextlib
+import ctypes
 import io
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -27,7 +30,11 @@ COLOURS = {1: 'grey', 3: 'RGB'}  # by channels
 # `max_pixels` is checked instead, and rejects one image rather than warning.
 Image.MAX_IMAGE_PIXELS = None
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there are many processes
-warnings.filterwarnings('ignore', module='PIL')  # of metadata; rejects have reasons of their own
+# Rejects have reasons; what decoders print would be thousands of lines without a file's name.
+warnings.filterwarnings('ignore', module='PIL')
+logging.getLogger('PIL').setLevel(logging.CRITICAL)
+with contextlib.suppress(AttributeError, OSError):  # a Pillow without libtiff
+  ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
 class FirstPage(TiffImagePlugin.TiffImageFile):

@@ -26,7 +26,7 @@ def _offsets(data: bytes) -> Iterator[int]:
     while (at := data.find(kind, at + 1)) >= 0:
       try:
         yield from read(data, at + 4)
-      except struct.error:
+      except (struct.error, IndexError, ValueError):
         continue  # cut short, or no box
 
 

@@ -12,7 +12,8 @@ from PIL import ImageFile
 MAX_SCANS = 100  # of a JPEG; encoders write about 10, and each passes over all pixels
 MAX_TILES = 4096  # of a JPEG 2000 file; its decoder allocates kilobytes for each
 MAX_COMPONENTS = 4
-MAX_PACKETS = 1 << 16  # tiles times layers of one, which has some dozens of layers at most
+MAX_LAYERS = 1000  # encoders write some dozens at most
+MAX_PACKETS = 1 << 16  # tiles times layers
 MIN_PRECINCT_BITS = 4  # of a side; there is a structure for each precinct
 MIN_TILE_PIXELS = 1 << 20  # a TIFF's tile may be larger than a small picture
 MAX_SLOW_VALUES = 1_000_000  # Pillow decodes some kinds of PNM value by value, in Python
@@ -89,8 +90,8 @@ def _check_coding(data: bytes, at: int, tiles: int) -> None:
     if data[at : at + 2] == CODING_STYLE:
       layers = int.from_bytes(data[at + 6 : at + 8], 'big')
       precincts = data[at + 14 : at + 2 + length] if data[at + 4] & 1 else b''
-      is_fine = any(min(sides >> 4, sides & 15) < MIN_PRECINCT_BITS for sides in precincts)
-      if layers * tiles > MAX_PACKETS or is_fine:
+      is_too_fine = any(min(sides >> 4, sides & 15) < MIN_PRECINCT_BITS for sides in precincts)
+      if layers > MAX_LAYERS or layers * tiles > MAX_PACKETS or is_too_fine:
         raise ValueError('the JPEG 2000 file has too many layers or precincts: not decoded')
     at += 2 + max(length, 2)
 

@@ -179,16 +179,13 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
 
 
 def _open_png(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
-  """Loads a PNG; its metadata, if whole, says which way up it is, and costs nothing if not."""
+  """Loads a PNG. What it has beside its pixels is used if it can be, and costs nothing if not."""
   bounds.check_png(data, max_pixels)
-  needed = png_chunks.needed(data, with_metadata=True)
-  try:
-    return _load('PNG', needed, max_pixels)
-  except Exception:
-    bare = png_chunks.needed(data, with_metadata=False)
-    if bare == needed:
-      raise
-    return _load('PNG', bare, max_pixels)
+  *attempts, last = png_chunks.ATTEMPTS
+  for optional in attempts:
+    with contextlib.suppress(ValueError):
+      return _load('PNG', png_chunks.needed(data, optional), max_pixels)
+  return _load('PNG', png_chunks.needed(data, last), max_pixels)
 
 
 def _load(kind: str, data: bytes, max_pixels: int) -> ImageFile.ImageFile:

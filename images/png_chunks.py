@@ -2,15 +2,19 @@
 
 import struct
 import zlib
+from collections.abc import Sequence
 
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
 CRITICAL = (b'IHDR', b'PLTE', b'IDAT', b'IEND')
+TRANSPARENCY = b'tRNS'
 METADATA = (b'eXIf', b'tEXt', b'zTXt', b'iTXt')
+# Which chunks to keep beside the critical ones; each attempt does with less.
+ATTEMPTS = ((TRANSPARENCY, *METADATA), (TRANSPARENCY,), ())
 ORIENTATION_TEXTS = (b'Raw profile type exif\0', b'XML:com.adobe.xmp\0')
 MAX_CHUNKS = 100_000
 
 
-def needed(data: bytes, with_metadata: bool) -> bytes:
+def needed(data: bytes, optional: Sequence[bytes]) -> bytes:
   """Returns a PNG file without the chunks that its pixels do not need.
 
   An ancillary chunk with a wrong checksum is left out, as libpng does, and what would make an
@@ -18,7 +22,7 @@ def needed(data: bytes, with_metadata: bool) -> bytes:
 
   Args:
     data: a PNG file.
-    with_metadata: whether to keep what may tell the orientation.
+    optional: ancillary chunks to keep; of metadata, only what may tell the orientation.
 
   Raises:
     ValueError: a chunk that the pixels need is damaged, or the end is missing.
@@ -36,7 +40,7 @@ def needed(data: bytes, with_metadata: bool) -> bytes:
     is_whole = crc == int.from_bytes(data[end - 4 : end], 'big')
     if not is_whole and _may_be_critical(kind):
       raise ValueError(f'the checksum of a PNG chunk {kind.decode("latin-1")} is wrong')
-    if is_whole and _is_needed(kind, data[position + 8 : position + 40], with_metadata):
+    if is_whole and _is_needed(kind, data[position + 8 : position + 40], optional):
       kept.append(data[position:end])
     if kind == b'IEND':
       return b''.join(kept)
@@ -53,7 +57,7 @@ def _may_be_critical(kind: bytes) -> bool:
   return not is_ancillary or any(near)
 
 
-def _is_needed(kind: bytes, begin: bytes, with_metadata: bool) -> bool:
-  if kind in METADATA:
-    return with_metadata and (kind == b'eXIf' or begin.startswith(ORIENTATION_TEXTS))
-  return kind == b'tRNS' or not kind[0] & 0x20
+def _is_needed(kind: bytes, begin: bytes, optional: Sequence[bytes]) -> bool:
+  if kind in METADATA and kind != b'eXIf' and not begin.startswith(ORIENTATION_TEXTS):
+    return False
+  return kind in optional or not kind[0] & 0x20

@@ -39,6 +39,9 @@ AVIF_BRANDS = (b'avif', b'avis')
 OTHERS = (
   (b'\xff\x0a', 'a JPEG XL picture', CONVERT),
   (b'\0\0\0\x0cJXL ', 'a JPEG XL picture', CONVERT),
+  (b'II\xbc\x01', 'a JPEG XR picture', CONVERT),
+  (b'BPG\xfb', 'a BPG picture', CONVERT),
+  (b'P7\n', 'a PAM picture', CONVERT),
   (b'8BPS', 'a Photoshop document', CONVERT),
   (b'\0\0\1\0', 'a Windows icon', CONVERT),
   (b'\0\0\2\0\1', 'a Windows cursor', CONVERT),
@@ -125,6 +128,10 @@ def _describe(data: bytes) -> tuple[str, str]:
   for begin, name, remedy in OTHERS:
     if data.startswith(begin):
       return name, remedy
+  if data[128:132] == b'DICM':
+    return 'a DICOM picture', CONVERT
+  if data[8:12] == b'crx ':
+    return 'a camera raw file', CONVERT
   if data[4:8] == b'ftyp':
     if any(HEIF_BRANDS.fullmatch(brand) for brand in _brands(data)):
       return 'a HEIC picture', CONVERT

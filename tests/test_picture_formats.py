@@ -158,6 +158,8 @@ CHEAP_REASONS = {
   b'iVBORw0KGgoAAAANSUhEUg': 'base64',
   b'data:image/png;base64,iVBO': 'data URL',
   b'\0\5\x16\7\0\2': 'AppleDouble',
+  bytes(128) + b'DICM': 'DICOM',
+  b'\0\0\0\x18ftypcrx \0\0\0\1crx isom': 'camera raw',
   b'\x13\x37\xde\xad': 'it begins with',
 }
 

@@ -105,6 +105,7 @@ class Decoded:
     labels: int32 (N,), NO_LABEL and UNKNOWN_LABEL included.
     encoded_bytes: size of the images as read.
     converted: number of images that were converted as photos.
+    by_background: number of those by their ground, `light` or `dark`.
     seconds: time spent so far, by stage.
     passed_over: what was left out while reading, by kind.
   """
@@ -117,6 +118,7 @@ class Decoded:
   rejects: list[Reject]
   encoded_bytes: int
   converted: int
+  by_background: dict[str, int]
   seconds: dict[str, float]
   passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 

@@ -14,17 +14,19 @@ def decode_chunk(
 ) -> chunk.Decoded:
   """Returns a chunk's images as pixels; those that cannot be decoded join its rejects."""
   images = read.images
-  pixels, reasons, converted, encoded_bytes = _decode(images, card, settings)
+  decoded_files, encoded_bytes = _decode(images, card, settings)
+  reasons = decoded_files.reasons
   rejects = [chunk.Reject(images.ids[i], 'decode', reason) for i, reason in sorted(reasons.items())]
   decoded = chunk.Decoded(
     name=read.name,
     ids=images.ids,
-    pixels=pixels,
+    pixels=decoded_files.pixels,
     labels=label_index.to_indices(images.labels, len(read)),
     carried=images.carried,
     rejects=images.rejects + rejects,
     encoded_bytes=encoded_bytes,
-    converted=converted,
+    converted=decoded_files.converted,
+    by_background=decoded_files.by_background,
     seconds=dict(read.seconds),
     passed_over=images.passed_over,
   )
@@ -37,12 +39,12 @@ def decode_chunk(
 
 def _decode(
   images: chunk.ReadImages, card: model_card.ModelCard, settings: flags.Settings
-) -> tuple[np.ndarray, dict[int, str], int, int]:
-  """Returns what `decode.decode` does, and the size of the images as read, in bytes."""
+) -> tuple[decode.Decoded, int]:
+  """Returns the images as pixels, and their size as read, in bytes."""
   pixels, encoded = images.pixels, images.encoded
   if pixels is not None:
     if pixels.shape[1:] == card.image_shape and settings.preprocess != 'photo':
-      return pixels, {}, 0, pixels.nbytes
+      return decode.Decoded(pixels, {}, 0, {}), pixels.nbytes
     encoded = [pictures.encode_png(image) for image in pixels]
   decoded = decode.decode(
     encoded or [],
@@ -51,5 +53,6 @@ def _decode(
     card.image_shape,
     card.background,
     card.preprocessing,
+    settings.background,
   )
-  return *decoded, sum(map(len, encoded or []))
+  return decoded, sum(map(len, encoded or []))

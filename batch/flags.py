@@ -12,6 +12,7 @@ from images import model_card
 
 INPUT_FORMATS = ('auto', *readers.READERS)
 PREPROCESSING = ('auto', 'none', 'photo')
+BACKGROUNDS = ('auto', 'light', 'dark')
 PRECISIONS = ('auto', 'float32', 'bfloat16')
 REQUIRED = {'input': "'pictures/**/*.png'", 'model': 'runs/seed/export/1', 'output': 'scored'}
 
@@ -24,6 +25,7 @@ class Settings:
   output: str
   output_format: str
   preprocess: str
+  background: str
   precision: str
   max_pixels: int
   chunk_images: int
@@ -98,6 +100,13 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
     choices=PREPROCESSING,
     help="auto leaves images of the model's size and colours unchanged and converts all others "
     'as the Fashion-MNIST paper does; none rejects the others; photo converts every image.',
+  )
+  add(
+    '--background',
+    default='auto',
+    choices=BACKGROUNDS,
+    help="What images that are converted show their item on. Those on the opposite of the model's "
+    'background are negated. auto judges each by its border.',
   )
   add(
     '--precision',

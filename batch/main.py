@@ -30,6 +30,7 @@ RESUME = 'rerun with --resume to continue after the last completed chunk'
 FIXED_FLAGS = (
   'output_format',
   'preprocess',
+  'background',
   'precision',
   'max_pixels',
   'chunk_images',

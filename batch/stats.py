@@ -29,6 +29,7 @@ class Stats:
   Attributes:
     images_with_foreign_label: images whose label is not one of the model's.
     images_converted: images that were converted as photos.
+    images_by_background: those of them whose ground was looked at, by what it is.
     images_rescored: close calls in bfloat16 that were rescored in float32.
     encoded_bytes: size of the images as read.
     by_label: images by predicted class.
@@ -49,6 +50,7 @@ class Stats:
   images_labelled: int
   images_with_foreign_label: int
   images_converted: int
+  images_by_background: dict[str, int]
   images_rescored: int
   encoded_bytes: int
   by_label: list[int]
@@ -73,6 +75,7 @@ class Stats:
       images_labelled=0,
       images_with_foreign_label=0,
       images_converted=0,
+      images_by_background={},
       images_rescored=0,
       encoded_bytes=0,
       by_label=[0] * num_classes,
@@ -96,6 +99,7 @@ class Stats:
       images_labelled=self.images_labelled + other.images_labelled,
       images_with_foreign_label=self.images_with_foreign_label + other.images_with_foreign_label,
       images_converted=self.images_converted + other.images_converted,
+      images_by_background=_add_by_key(self.images_by_background, other.images_by_background),
       images_rescored=self.images_rescored + other.images_rescored,
       encoded_bytes=self.encoded_bytes + other.encoded_bytes,
       by_label=np.add(self.by_label, other.by_label).tolist(),
@@ -172,6 +176,7 @@ def chunk_stats(scored: chunk.Scored) -> Stats:
     images_labelled=int(is_known.sum()),
     images_with_foreign_label=int((labels == chunk.UNKNOWN_LABEL).sum()),
     images_converted=decoded.converted,
+    images_by_background=decoded.by_background,
     images_rescored=scored.rescored,
     encoded_bytes=decoded.encoded_bytes,
     by_label=np.bincount(predicted, minlength=probabilities.shape[1]).tolist(),

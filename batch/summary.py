@@ -76,7 +76,7 @@ def summarize(
   }
 
 
-def _sizes(total: stats.Stats) -> dict[str, int]:
+def _sizes(total: stats.Stats) -> dict[str, Any]:
   return {
     'images_seen': total.images_seen,
     'images_scored': total.images_scored,
@@ -84,6 +84,9 @@ def _sizes(total: stats.Stats) -> dict[str, int]:
     'images_labelled': total.images_labelled,
     'images_with_foreign_label': total.images_with_foreign_label,
     'images_converted': total.images_converted,
+    'images_by_background': {
+      ground: total.images_by_background.get(ground, 0) for ground in ('light', 'dark')
+    },
     'images_rescored': total.images_rescored,
     'encoded_bytes': total.encoded_bytes,
   }

@@ -1,21 +1,85 @@
 """Files to the pixels that a network takes, or to the reason why not."""
 
+import contextlib
+import ctypes
 import io
-import struct
-import zlib
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import (
+  AvifImagePlugin,
+  BmpImagePlugin,
+  GifImagePlugin,
+  Image,
+  ImageFile,
+  Jpeg2KImagePlugin,
+  JpegImagePlugin,
+  PngImagePlugin,
+  PpmImagePlugin,
+  TiffImagePlugin,
+  WebPImagePlugin,
+)
 
-from images import ImageShape, photo, png
+from images import ImageShape, avif, bounds, colours, formats, photo, png, png_chunks
 
-FORMATS = ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP')
-SIGNATURES = (b'\x89PNG', b'\xff\xd8\xff', b'GIF8', b'BM', b'RIFF')
 COLOURS = {1: 'grey', 3: 'RGB'}  # by channels
 
 # `max_pixels` is checked instead, and rejects one image rather than warning.
 Image.MAX_IMAGE_PIXELS = None
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there are many processes
+# Rejects have reasons; what decoders print would be thousands of lines without a file's name.
+warnings.filterwarnings('ignore', module='PIL')
+logging.getLogger('PIL').setLevel(logging.CRITICAL)
+with contextlib.suppress(AttributeError, OSError):  # a Pillow without libtiff
+  ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+
+
+class FirstPage(TiffImagePlugin.TiffImageFile):
+  """A TIFF's first page, without its EXIF directories, which may be bad."""
+
+  def load_end(self) -> None:
+    """Does nothing that the pixels do not need; `orientation` turns them."""
+    self._size = self.im.size
+
+
+# The plugins themselves: Image.open would ask several, and read the other pictures of a file.
+PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+  'PNG': PngImagePlugin.PngImageFile,
+  'JPEG': JpegImagePlugin.JpegImageFile,
+  'GIF': GifImagePlugin.GifImageFile,
+  'BMP': BmpImagePlugin.BmpImageFile,
+  'WebP': WebPImagePlugin.WebPImageFile,
+  'TIFF': FirstPage,
+  'AVIF': AvifImagePlugin.AvifImageFile,
+  'JPEG 2000': Jpeg2KImagePlugin.Jpeg2KImageFile,
+  'PNM': PpmImagePlugin.PpmImageFile,
+}
+CHECKS = {
+  'WebP': bounds.check_webp,
+  'JPEG': bounds.check_jpeg,
+  'JPEG 2000': bounds.check_jpeg2000,
+  'TIFF': bounds.check_tiff,
+  'AVIF': avif.check,
+}
+
+
+class Decoded(NamedTuple):
+  """N files as pixels.
+
+  Attributes:
+    pixels: uint8 (N, height, width, channels), zeros for those rejected.
+    reasons: of the rejections, by position.
+    converted: the number of images converted as photos.
+    by_background: the number of those by the ground they show, `light` or `dark`.
+  """
+
+  pixels: np.ndarray
+  reasons: dict[int, str]
+  converted: int
+  by_background: dict[str, int]
 
 
 def decode(
@@ -25,7 +89,8 @@ def decode(
   shape: ImageShape,
   background: int = 0,
   conversion: str = 'fashion_mnist',
-) -> tuple[np.ndarray, dict[int, str], int]:
+  seen_on: str = 'auto',
+) -> Decoded:
   """Decodes N files.
 
   Args:
@@ -36,24 +101,24 @@ def decode(
     shape: (height, width, channels), with 1 channel for grey or 3 for RGB.
     background: brightness of the network's background.
     conversion: one of photo.CONVERSIONS.
-
-  Returns:
-    pixels uint8 (N, *shape), zeros where rejected; reasons of the rejections, by position; the
-    number of images converted.
+    seen_on: the ground of pictures that are converted, one of photo.BACKGROUNDS.
   """
   pixels = np.zeros((len(encoded), *shape), np.uint8)
   left = range(len(encoded)) if preprocess == 'photo' else _decode_plain(encoded, pixels)
   reasons: dict[int, str] = {}
   converted = 0
+  by_background: dict[str, int] = {}
   for i in left:
     try:
-      pixels[i], was_converted = decode_one(
-        encoded[i], preprocess, max_pixels, shape, background, conversion
+      pixels[i], ground = decode_one(
+        encoded[i], preprocess, max_pixels, shape, background, conversion, seen_on
       )
-      converted += was_converted
+      converted += ground is not None
+      if ground:
+        by_background[ground] = by_background.get(ground, 0) + 1
     except Exception as error:  # decoders raise what they like; only this image is rejected
       reasons[i] = _reason(error)
-  return pixels, reasons, converted
+  return Decoded(pixels, reasons, converted, by_background)
 
 
 def decode_one(
@@ -63,45 +128,78 @@ def decode_one(
   shape: ImageShape,
   background: int = 0,
   conversion: str = 'fashion_mnist',
-) -> tuple[np.ndarray, bool]:
+  seen_on: str = 'auto',
+) -> tuple[np.ndarray, str | None]:
   """Decodes one file; see `decode` for the arguments.
 
   Returns:
-    uint8 of `shape`, and whether it was converted as a photo.
+    uint8 of `shape`, and on which ground it was seen if it was converted as a photo, else None.
 
   Raises:
     ValueError: it is empty, no image, too large, or not what `preprocess` takes.
     Exception: any other error of the decoder.
   """
-  image = _open(data, max_pixels)
-  if preprocess != 'photo':
-    drawn = _of_shape(image, shape)
+  opened = _open(data, max_pixels)
+  if preprocess == 'none':
+    return _only_as_drawn(opened, shape, background), None
+  image = colours.normalize(opened)
+  if preprocess == 'auto':
+    drawn = photo.as_drawn(image, shape, background, seen_on)
     if drawn is not None:
-      return drawn, False
-    if preprocess == 'none':
-      height, width, channels = shape
-      raise ValueError(
-        f'{image.width}x{image.height} {image.mode}, not {width}x{height} {COLOURS[channels]}, '
-        'and --preprocess=none'
-      )
-  return photo.CONVERSIONS[conversion](image, shape, background), True
+      return drawn, None
+  return photo.CONVERSIONS[conversion](image, shape, background, seen_on)
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-  """Loads an image after checking its size and, for PNG, its checksums."""
+def _only_as_drawn(image: Image.Image, shape: ImageShape, background: int) -> np.ndarray:
+  """Returns an image of the network's shape, and raises ValueError for any other."""
+  ground = 'light' if background >= photo.MIDDLE else 'dark'
+  drawn = photo.as_drawn(colours.normalize(image), shape, background, ground)
+  if drawn is not None:
+    return drawn
+  height, width, channels = shape
+  raise ValueError(
+    f'{image.width}x{image.height} {image.mode}, not {width}x{height} {COLOURS[channels]}, '
+    'and --preprocess=none'
+  )
+
+
+def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+  """Loads an image after checking what its header declares."""
   if not data:
     raise ValueError('the file is empty')
-  _check_webp(data, max_pixels)
+  kind = formats.of(data)
+  if kind not in formats.READ:
+    raise ValueError(formats.unread(data))
+  if kind == 'PNG':
+    return _open_png(data, max_pixels)
+  check = CHECKS.get(kind)
+  if check:
+    check(data, max_pixels)
+  return _load(kind, data, max_pixels)
+
+
+def _open_png(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+  """Loads a PNG. What it has beside its pixels is used if it can be, and costs nothing if not."""
+  bounds.check_png(data, max_pixels)
+  *attempts, last = png_chunks.ATTEMPTS
+  for optional in attempts:
+    with contextlib.suppress(ValueError):
+      return _load('PNG', png_chunks.needed(data, optional), max_pixels)
+  return _load('PNG', png_chunks.needed(data, last), max_pixels)
+
+
+def _load(kind: str, data: bytes, max_pixels: int) -> ImageFile.ImageFile:
   try:
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-  except Image.UnidentifiedImageError as error:
-    if data.startswith(SIGNATURES):
-      raise ValueError('the header is damaged or cut short') from error
-    raise ValueError(f'not one of {", ".join(FORMATS)}: it begins with {data[:8]!r}') from error
-  _check_size(*image.size, max_pixels)
-  if image.format == 'PNG':
-    _check_png(data)
-  image.load()
+    image = PLUGINS[kind](io.BytesIO(data))
+  except Exception as error:
+    raise ValueError(f'the {kind} header is damaged or cut short') from error
+  bounds.check_size(*image.size, max_pixels)
+  if kind == 'PNM':
+    bounds.check_pnm(image)
+  try:
+    image.load()
+  except Exception as error:
+    raise ValueError(f'the {kind} data is damaged or cut short: {_first_line(error)}') from error
   return image
 
 
@@ -124,59 +222,10 @@ def _decode_plain(encoded: Sequence[bytes], pixels: np.ndarray) -> list[int]:
   return left
 
 
+def _first_line(error: Exception) -> str:
+  return (str(error).splitlines() or [''])[0]
+
+
 def _reason(error: Exception) -> str:
-  text = (str(error).splitlines() or [''])[0]
+  text = _first_line(error)
   return text if isinstance(error, ValueError) and text else f'{type(error).__name__}: {text}'
-
-
-def _of_shape(image: Image.Image, shape: ImageShape) -> np.ndarray | None:
-  """Returns the pixels of an image that is of `shape`, however it is stored, or None for any other.
-
-  A coloured one is not grey; a grey one is RGB too.
-  """
-  height, width, channels = shape
-  if image.size != (width, height):
-    return None
-  if channels == 1 and image.mode == 'L' and 'transparency' not in image.info:
-    return np.asarray(image)[..., None]
-  rgb = np.asarray(photo.to_rgb(image))
-  if rgb.shape[:2] != (height, width):  # it lay on its side
-    return None
-  if channels == 3:
-    return rgb
-  return rgb[..., :1] if (rgb == rgb[..., :1]).all() else None
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-  if width * height > max_pixels:
-    raise ValueError(f'{width}x{height} is more than --max_pixels={max_pixels}: not decoded')
-
-
-def _check_webp(data: bytes, max_pixels: int) -> None:
-  """Checks the WebP header first, because the decoder allocates the image on open."""
-  if data[:4] != b'RIFF' or data[8:12] != b'WEBP' or len(data) < 30:
-    return
-  if data[12:16] == b'VP8X':
-    width, height = (1 + int.from_bytes(data[at : at + 3], 'little') for at in (24, 27))
-  elif data[12:16] == b'VP8L':
-    bits = int.from_bytes(data[21:25], 'little')
-    width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-  else:
-    width, height = (side & 0x3FFF for side in struct.unpack_from('<HH', data, 26))
-  _check_size(width, height, max_pixels)
-
-
-def _check_png(data: bytes) -> None:
-  """Checks that every PNG chunk up to IEND is whole; Pillow lets a damaged end pass."""
-  position = 8
-  while position + 12 <= len(data):
-    length, kind = struct.unpack_from('>I4s', data, position)
-    end = position + 8 + length
-    if end + 4 > len(data):
-      break
-    if zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4], 'big'):
-      raise ValueError(f'the checksum of a PNG chunk {kind.decode("latin-1")} is wrong')
-    if kind == b'IEND':
-      return
-    position = end + 4
-  raise ValueError('the PNG file is cut short')

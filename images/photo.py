@@ -3,19 +3,39 @@
 `fashion_mnist` is that of the dataset's paper (arXiv 1708.07747, section 2); `fit` is for others.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from images import ImageShape
+from images import ImageShape, colours
 
 # "within 5 % of the maximum possible intensity" of the corner's colour is background
-BACKGROUND_TOLERANCE = 0.05 * 255
-WHITE = (255, 255, 255, 255)
+BACKGROUND_TOLERANCE = colours.TOLERANCE
+BACKGROUNDS = ('auto', 'light', 'dark')
+DARK, MIDDLE, WHITE = 64, 128, 255
+FAINT = 25  # contrast below which nothing is seen; the faintest of Fashion-MNIST's items has 26
 
 
-def convert_fashion_mnist(image: Image.Image, shape: ImageShape, background: int) -> np.ndarray:
-  """Converts a picture of one item on a plain ground: cropped, fitted, centred, negated, grey.
+class Converted(NamedTuple):
+  """A picture as a network takes it.
+
+  Attributes:
+    pixels: uint8 (height, width, channels).
+    seen_on: whether the picture's ground is `light` or `dark`; '' if that makes no difference.
+  """
+
+  pixels: np.ndarray
+  seen_on: str
+
+
+def convert_fashion_mnist(
+  image: Image.Image, shape: ImageShape, background: int, seen_on: str = 'auto'
+) -> Converted:
+  """Converts a picture of one item on a plain ground: cropped, fitted, centred, grey.
+
+  It is negated unless its ground is already like the network's.
 
   The paper shrinks by leaving out rows and columns and then sharpens. Here each pixel is the mean
   of the area it covers, as large photos would otherwise alias, and nothing is sharpened. Of 1,500
@@ -23,53 +43,113 @@ def convert_fashion_mnist(image: Image.Image, shape: ImageShape, background: int
   paper's.
 
   Args:
-    image: of any size and mode.
+    image: a picture of any size, from colours.normalize.
     shape: (height, width, 1) of the result.
     background: 0 or another dark grey for networks that expect light items on a dark ground; above
-      127 nothing is negated.
-
-  Returns:
-    uint8 of `shape`.
+      127 for those that expect the opposite.
+    seen_on: one of BACKGROUNDS; `auto` judges the picture's ground by its border.
 
   Raises:
     ValueError: it shows one colour only.
   """
-  rgb = np.asarray(to_rgb(image))
-  ground = np.asarray(rgb[0, 0], np.uint8)
-  grey = cv2.cvtColor(_centre(_crop_background(rgb), shape, ground), cv2.COLOR_RGB2GRAY)[..., None]
-  return 255 - grey if background < 128 else grey
+  rgb = colours.lay_on(image, _ground_below(image, seen_on, WHITE))
+  ground = _ground_colour(rgb)
+  item = _crop_background(rgb, ground)
+  if seen_on == 'auto':
+    seen_on = _judge(ground, item)
+  grey = cv2.cvtColor(_centre(item, shape, ground), cv2.COLOR_RGB2GRAY)[..., None]
+  is_as_expected = (seen_on == 'dark') == (background < MIDDLE)
+  return Converted(grey if is_as_expected else 255 - grey, seen_on)
 
 
-def convert_fit(image: Image.Image, shape: ImageShape, background: int) -> np.ndarray:
+def convert_fit(
+  image: Image.Image, shape: ImageShape, background: int, seen_on: str = 'auto'
+) -> Converted:
   """Converts a picture by resizing it to fit, its aspect ratio kept, in the middle of `background`.
 
   Returns:
-    uint8 of `shape`: RGB if that has three channels, else grey.
+    RGB if `shape` has three channels, else grey.
   """
-  rgb = np.asarray(to_rgb(image))
+  rgb = colours.lay_on(image, _ground_below(image, seen_on, background))
   canvas = _centre(rgb, shape, np.full(3, background, np.uint8))
-  return canvas if shape[2] == 3 else cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY)[..., None]
+  if shape[2] == 3:
+    return Converted(canvas, '')
+  return Converted(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY)[..., None], '')
 
 
 CONVERSIONS = {'fashion_mnist': convert_fashion_mnist, 'fit': convert_fit}
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-  """Returns the picture upright, in 8 bits per channel, on white if it is transparent."""
-  image = ImageOps.exif_transpose(image)
-  if image.mode in ('I', 'F') or image.mode.startswith('I;16'):
-    image = Image.fromarray(
-      np.clip(np.asarray(image, np.float32) / 257 + 0.5, 0, 255).astype(np.uint8)
-    )
-  if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
-    image = image.convert('RGBA')
-    image = Image.alpha_composite(Image.new('RGBA', image.size, WHITE), image)
-  return image.convert('RGB')
+def as_drawn(
+  image: Image.Image, shape: ImageShape, background: int, seen_on: str = 'auto'
+) -> np.ndarray | None:
+  """Returns the pixels of a picture that is already as a network takes it, or None.
+
+  A coloured one is not grey; a grey one is RGB too. A cut-out is laid on the network's background,
+  and is None if it would not be seen there or if `seen_on` names the opposite.
+
+  Args:
+    image: from colours.normalize.
+    shape: (height, width, channels) of the result.
+    background: brightness of the network's background.
+    seen_on: one of BACKGROUNDS.
+  """
+  height, width, channels = shape
+  if image.size != (width, height):
+    return None
+  if image.mode == 'RGBA' and _ground_below(image, seen_on, background, FAINT / 2) != background:
+    return None
+  if image.mode == 'L' and channels == 1:
+    return np.asarray(image)[..., None]
+  rgb = colours.lay_on(image, background)
+  if channels == 3:
+    return rgb
+  grey = colours.without_colour(rgb)
+  return None if grey is None else grey[..., None]
 
 
-def _crop_background(rgb: np.ndarray) -> np.ndarray:
-  """Crops borders close to the colour of the top left corner."""
-  differs = (np.abs(rgb.astype(np.int16) - rgb[0, 0]) > BACKGROUND_TOLERANCE).any(axis=2)
+def _ground_below(image: Image.Image, seen_on: str, preferred: int, faint: float = FAINT) -> int:
+  """Returns the brightness to lay a cut-out on: `preferred` unless the cut-out vanishes there."""
+  is_preferred_light = preferred >= MIDDLE
+  opposite = 0 if is_preferred_light else WHITE
+  if seen_on != 'auto':
+    return preferred if (seen_on == 'light') == is_preferred_light else opposite
+  if image.mode == 'RGBA' and colours.contrast(image, preferred) < faint:
+    return opposite
+  return preferred
+
+
+def _ground_colour(rgb: np.ndarray) -> np.ndarray:
+  """Returns the top left corner's colour or, if no other corner is like it, the border's median."""
+  corner, others = rgb[0, 0], rgb[[0, -1, -1], [-1, 0, -1]]
+  if _is_near(others, corner).any():
+    return corner
+  border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
+  median = np.median(border, axis=0).astype(np.uint8)
+  return corner if _is_near(median[None], corner).any() else median
+
+
+def _is_near(colour: np.ndarray, other: np.ndarray) -> np.ndarray:
+  """Returns which rows of `colour` are within the tolerance of another, bool (N,)."""
+  return (np.abs(colour.astype(np.int16) - other) <= BACKGROUND_TOLERANCE).all(axis=1)
+
+
+def _judge(ground: np.ndarray, item: np.ndarray) -> str:
+  """Returns whether a ground is light or dark; a dark grey one is light beneath a darker item."""
+  brightness = _brightness(ground[None, None])
+  if DARK <= brightness < MIDDLE:
+    return 'light' if brightness > _brightness(item) else 'dark'
+  return 'light' if brightness >= MIDDLE else 'dark'
+
+
+def _brightness(rgb: np.ndarray) -> float:
+  return float(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY).mean())
+
+
+def _crop_background(rgb: np.ndarray, ground: np.ndarray) -> np.ndarray:
+  """Crops borders close to the colour of the ground."""
+  distances = cv2.split(cv2.absdiff(rgb, np.broadcast_to(ground, rgb.shape).copy()))
+  differs = np.maximum.reduce(distances) > BACKGROUND_TOLERANCE
   rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
   if not len(rows):
     raise ValueError('the picture shows one colour only')

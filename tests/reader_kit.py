@@ -9,6 +9,7 @@ DEFAULTS: dict[str, Any] = {
   'output': '',
   'output_format': 'parquet',
   'preprocess': 'auto',
+  'background': 'auto',
   'precision': 'auto',
   'max_pixels': 10**6,
   'chunk_images': 4096,

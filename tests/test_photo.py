@@ -11,7 +11,7 @@ SHAPE = (28, 28, 1)
 
 
 def decoded(data: bytes) -> np.ndarray:
-  pixels, reasons, _ = decode.decode([data], 'auto', 10**6, SHAPE)
+  pixels, reasons, *_ = decode.decode([data], 'auto', 10**6, SHAPE)
   assert not reasons
   return pixels[0, ..., 0]
 
@@ -78,7 +78,7 @@ def test_a_picture_that_lies_on_its_side_is_turned_upright():
   exif = Image.Exif()
   exif[0x0112] = 6
   lying = saved(photograph(box=(0, 0, 31, 20), size=(31, 20)), 'PNG', exif=exif)
-  pixels, reasons, converted = decode.decode([lying], 'auto', 10**6, (20, 31, 3), 0, 'fit')
+  pixels, reasons, converted, _ = decode.decode([lying], 'auto', 10**6, (20, 31, 3), 0, 'fit')
   assert (reasons, converted) == ({}, 1)
   assert not pixels[0, :, 0].any()  # upright it is 20 wide: background beside it
   assert pixels[0, :, 15].any(axis=1).all()
@@ -88,7 +88,7 @@ def test_a_picture_that_lies_on_its_side_is_turned_upright():
 def test_fit_keeps_the_aspect_ratio_on_the_networks_background(channels, background):
   picture = saved(Image.new('RGB', (200, 100), (10, 20, 30)), 'PNG')
   shape = (32, 32, channels)
-  pixels, _, converted = decode.decode([picture], 'auto', 10**6, shape, background, 'fit')
+  pixels, _, converted, _ = decode.decode([picture], 'auto', 10**6, shape, background, 'fit')
   assert converted == 1
   ink = [10, 20, 30] if channels == 3 else [18]  # 0.299 * 10 + 0.587 * 20 + 0.114 * 30
   assert (pixels[0, 8:24] == ink).all()
@@ -97,9 +97,113 @@ def test_fit_keeps_the_aspect_ratio_on_the_networks_background(channels, backgro
 
 
 def test_a_light_background_is_not_negated():
-  dark = photo.convert_fashion_mnist(photograph(), SHAPE, 0)
-  light = photo.convert_fashion_mnist(photograph(), SHAPE, 255)
+  dark = photo.convert_fashion_mnist(photograph(), SHAPE, 0).pixels
+  light = photo.convert_fashion_mnist(photograph(), SHAPE, 255).pixels
   np.testing.assert_array_equal(255 - dark, light)
+
+
+def on_black(image: Image.Image) -> Image.Image:
+  """Returns an item as a network expects it, on a black ground."""
+  return Image.fromarray(255 - np.asarray(image.convert('L')))
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'WEBP'])
+def test_a_picture_on_a_dark_ground_is_not_negated(kind):
+  result = decode.decode([saved(on_black(photograph()), kind)], 'auto', 10**6, SHAPE)
+  assert (result.converted, result.by_background) == (1, {'dark': 1})
+  expected = decoded(saved(photograph(), 'PNG'))
+  assert np.abs(result.pixels[0, ..., 0].astype(int) - expected).mean() < 8
+
+
+@pytest.mark.parametrize(('ground', 'seen_on'), [((255,) * 3, 'dark'), ((0,) * 3, 'light')])
+def test_the_ground_that_the_user_names_is_believed(ground, seen_on):
+  data = saved(photograph(ground=ground, ink=(130, 130, 130)), 'PNG')
+  results = [decode.decode([data], 'auto', 10**6, SHAPE, seen_on=by) for by in ('auto', seen_on)]
+  assert results[1].by_background == {seen_on: 1}
+  np.testing.assert_array_equal(results[0].pixels, 255 - results[1].pixels)
+
+
+@pytest.mark.parametrize(
+  ('ground', 'ink', 'seen_on'),
+  [
+    (250, 30, 'light'),
+    (140, 250, 'light'),
+    (100, 30, 'light'),
+    (100, 200, 'dark'),
+    (40, 9, 'dark'),
+  ],
+)
+def test_a_ground_is_light_or_dark_by_itself_or_by_what_lies_on_it(ground, ink, seen_on):
+  picture = photograph(ground=(ground,) * 3, ink=(ink,) * 3)
+  assert photo.convert_fashion_mnist(picture, SHAPE, 0).seen_on == seen_on
+
+
+def test_one_corner_that_the_item_covers_does_not_decide():
+  picture = photograph(box=(0, 0, 60, 90), ground=(0, 0, 0), ink=(200, 200, 200))
+  converted = photo.convert_fashion_mnist(picture, SHAPE, 0)
+  assert converted.seen_on == 'dark'
+  assert set(np.unique(converted.pixels)) == {0, 200}
+
+
+def cut_out(ink: int) -> Image.Image:
+  """Returns an item that is alone on transparency, whose colour there is another."""
+  clear = Image.new('RGBA', (120, 140), (0, 90, 0, 0))
+  clear.paste((ink, ink, ink, 255), (40, 30, 60, 90))
+  return clear
+
+
+@pytest.mark.parametrize(
+  ('ink', 'flag', 'seen_on', 'shown'),
+  [
+    (30, 'auto', 'light', 225),
+    (200, 'auto', 'light', 55),
+    (250, 'auto', 'dark', 250),  # on white, nobody would see it
+    (255, 'auto', 'dark', 255),
+    (30, 'dark', 'dark', 30),
+    (200, 'dark', 'dark', 200),
+    (200, 'light', 'light', 55),
+  ],
+)
+def test_a_cut_out_is_laid_where_it_is_seen(ink, flag, seen_on, shown):
+  result = decode.decode([saved(cut_out(ink), 'PNG')], 'auto', 10**6, SHAPE, seen_on=flag)
+  assert result.by_background == {seen_on: 1}
+  assert set(np.unique(result.pixels)) == {0, shown}
+
+
+def drawn_on_nothing(mode: str) -> bytes:
+  """Returns a 28x28 PNG of an item whose black ground is transparent."""
+  grey = Image.fromarray(np.pad(np.full((10, 10), 180, np.uint8), 9))
+  if mode == 'grey with tRNS':
+    return saved(grey, 'PNG', transparency=0)
+  if mode == '16 bits with tRNS':
+    sixteen = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    return saved(sixteen, 'PNG', transparency=0)
+  if mode == 'P':
+    return saved(grey.convert('P'), 'PNG', transparency=0)
+  alpha = grey.point(lambda value: 255 if value else 0)
+  return saved(Image.merge('LA', (grey, alpha)).convert(mode), 'PNG')
+
+
+@pytest.mark.parametrize('mode', ['LA', 'RGBA', 'P', 'grey with tRNS', '16 bits with tRNS'])
+def test_a_cut_out_of_the_networks_size_is_laid_on_its_background(mode):
+  result = decode.decode([drawn_on_nothing(mode)], 'auto', 10**6, SHAPE)
+  assert (result.reasons, result.converted) == ({}, 0)
+  assert set(np.unique(result.pixels)) == {0, 180}
+
+
+def test_a_cut_out_of_the_networks_size_that_would_vanish_there_is_converted():
+  alpha = Image.fromarray(np.pad(np.full((10, 10), 255, np.uint8), 9))
+  data = saved(Image.merge('LA', (Image.new('L', (28, 28), 5), alpha)), 'PNG')
+  result = decode.decode([data], 'auto', 10**6, SHAPE)
+  assert result.by_background == {'light': 1}
+  assert result.pixels.max() == 250
+
+
+def test_a_picture_that_is_wholly_transparent_is_rejected():
+  data = saved(Image.new('RGBA', (50, 50), (9, 9, 9, 0)), 'PNG')
+  assert decode.decode([data], 'auto', 10**6, SHAPE).reasons == {
+    0: 'the picture is wholly transparent'
+  }
 
 
 def test_the_conversions_are_those_of_the_model_card():

@@ -173,6 +173,7 @@ def scored(num_classes: int, labels: list[int], rejects: list[chunk.Reject]) -> 
     rejects=rejects,
     encoded_bytes=10,
     converted=1,
+    by_background={},
     seconds={'read': 1.0},
     passed_over={'hidden file': 2},
   )

@@ -94,19 +94,24 @@ def test_a_folder_of_1000_good_and_200_bad_images(exported, encoded, tmp_path):
 
 
 def test_photos_of_the_test_images_come_back_in_their_class(exported, images, encoded, tmp_path):
-  """Each of 500 images, negated, eight times as large, somewhere on a white canvas, as a JPEG."""
+  """Each of 500 images, eight times as large, somewhere on a canvas, as a JPEG.
+
+  Every other one is negated, on a white canvas, and not on a black one.
+  """
   random = np.random.default_rng(0)
   (tmp_path / 'plain').mkdir()
   (tmp_path / 'photos').mkdir()
   for n in range(500):
     (tmp_path / 'plain' / f'{n:04d}.png').write_bytes(encoded[n])
-    large = Image.fromarray(255 - images[0][n]).resize((224, 224), Image.Resampling.BICUBIC)
-    canvas = Image.new('RGB', (640, 480), 'white')
+    seen = 255 - images[0][n] if n % 2 else images[0][n]
+    large = Image.fromarray(seen).resize((224, 224), Image.Resampling.BICUBIC)
+    canvas = Image.new('RGB', (640, 480), 'white' if n % 2 else 'black')
     canvas.paste(large, (int(random.integers(0, 416)), int(random.integers(0, 256))))
     canvas.save(tmp_path / 'photos' / f'{n:04d}.jpg', quality=90)
   kit.score(exported, tmp_path / 'plain', tmp_path / 'a', '--precision=float32')
   summary = kit.score(exported, tmp_path / 'photos', tmp_path / 'b', '--precision=float32')
   assert summary['images_converted'] == 500
+  assert summary['images_by_background'] == {'light': 250, 'dark': 250}
   same = (kit.by_number(tmp_path / 'a')[0] == kit.by_number(tmp_path / 'b')[0]).mean()
   print(f'{100 * same:.1f} % of the photos have the class of the image')
   assert same >= 0.9

@@ -38,6 +38,8 @@ FIXED_FLAGS = (
   'image_column',
   'id_column',
   'label_column',
+  'label_map',
+  'label_offset',
   'carry',
 )
 
@@ -73,7 +75,7 @@ def _score(
   # Beam takes two seconds to import: --help and most mistakes do without.
   import apache_beam as beam
 
-  from batch import forked_workers, pipeline, progress, sink, source
+  from batch import forked_workers, labels, pipeline, progress, sink, source
 
   options, threads = runner.beam_options(beam_flags)
   if server:
@@ -81,9 +83,10 @@ def _score(
   with files.as_usage_error('--model'):
     card = model_card.read(settings.model)
   flags.check_model(settings, card)
+  label_map = labels.read_map(settings.label_map, card.labels) if settings.label_map else None
   with files.as_usage_error('--input'):
     plan = source.plan(args.input, args.input_format, settings)
-  facts = run_facts(args, plan, card)
+  facts = {**run_facts(args, plan, card), 'label_map': label_map}
   with files.as_usage_error(f'--output={settings.output}: cannot be written'):
     sink.claim(settings.output, facts, args.overwrite, args.resume)
   context = pipeline.RunContext(

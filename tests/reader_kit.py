@@ -19,6 +19,8 @@ DEFAULTS: dict[str, Any] = {
   'image_column': '',
   'id_column': '',
   'label_column': '',
+  'label_map': '',
+  'label_offset': 0,
   'carry': (),
 }
 

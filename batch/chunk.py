@@ -27,6 +27,11 @@ class Shard:
   the chunk. Its extent depends on the format: records `start` to `stop` (IDX), row groups
   (Parquet), bytes (a manifest, a TFRecord file), the whole file (tar, anything compressed), or the
   files in `uris`.
+
+  Attributes:
+    first_row: number of records in the file before `start`.
+    broken: why nothing of the file can be read; its one reject. `uris` may name one that can be.
+    path_is_id: (Parquet) whether the path beside a picture is its id.
   """
 
   number: int
@@ -34,8 +39,10 @@ class Shard:
   uri: str
   start: int = 0
   stop: int = -1
-  first_row: int = 0  # number of records in the file before `start`
+  first_row: int = 0
   uris: Sequence[str] = ()
+  broken: str = ''
+  path_is_id: bool = False
 
   def chunk_name(self, sequence: int) -> str:
     """Returns the name of the shard's chunk number `sequence`, which names all its files."""

@@ -18,7 +18,18 @@ Label = int | float | str | bytes | None
 
 WHOLE_NUMBER = re.compile(r'([+-]?[0-9]{1,18})(\.0*)?')
 SEPARATORS = re.compile(r'[\s_/.-]+')
-HEADER_NAMES = {'value', 'from', 'id', 'index', 'key', 'label', 'name', 'to', 'class', 'model_label'}
+HEADER_NAMES = {
+  'value',
+  'from',
+  'id',
+  'index',
+  'key',
+  'label',
+  'name',
+  'to',
+  'class',
+  'model_label',
+}
 MAX_FOREIGN = 20  # kinds of foreign label in the summary
 
 
@@ -101,7 +112,7 @@ def count_foreign(values: Sequence[Label] | None, indices: np.ndarray) -> dict[s
   """Returns how often each label that is not the model's occurs, the MAX_FOREIGN most frequent."""
   if values is None:
     return {}
-  foreign = np.flatnonzero(indices == chunk.UNKNOWN_LABEL)
+  foreign = np.flatnonzero(indices == chunk.UNKNOWN_LABEL).tolist()
   return most_frequent(collections.Counter(to_text(values[row])[:100] for row in foreign))
 
 

@@ -6,30 +6,21 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-CACHE = ROOT / '.cache'
+from tests.train_kit import CACHE, run_trainer, unpacked_libraries
 
 
 def pytest_unconfigure() -> None:
-  gc.unfreeze()  # what the scorer froze in this process: DuckDB would call it leaked
-
-
-def run_trainer(*flags: str, **kwargs) -> subprocess.CompletedProcess:
-  """`python -m trainer.main` with these flags, its output captured as text."""
-  command = [sys.executable, '-m', 'trainer.main', *flags]
-  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **kwargs)
+  gc.unfreeze()  # what the scorer froze in this process; DuckDB would report it as leaked
 
 
 @pytest.fixture(scope='session')
 def idx_dir() -> str:
-  """The four published IDX .gz files."""
+  """Returns the directory of the four published IDX .gz files."""
   path = CACHE / 'debian/root/usr/share/datasets/fashion-mnist'
   assert path.is_dir(), f'{path} is missing: make test puts it there'
   return str(path)
@@ -37,27 +28,27 @@ def idx_dir() -> str:
 
 @pytest.fixture(scope='session')
 def tfds_dir(idx_dir) -> str:
-  """A TFDS directory with fashion_mnist prepared."""
-  from trainer import data
+  """Returns a TFDS directory with fashion_mnist prepared."""
+  from trainer.datasets import fashion_mnist
 
-  data.prepare(str(CACHE / 'tfds'), idx_dir)
+  fashion_mnist.prepare(str(CACHE / 'tfds'), idx_dir)
   return str(CACHE / 'tfds')
 
 
 @pytest.fixture(scope='session')
 def small_tfds_dir(tfds_dir) -> str:
-  """A TFDS directory whose fashion_mnist has the first 4,500 training images and 1,000 test images."""
+  """Returns a TFDS directory with the first 4,500 training and 1,000 test images only."""
   import tensorflow_datasets as tfds
 
-  from trainer import data
+  from trainer.datasets import fashion_mnist
 
-  home, whole = CACHE / 'tfds-small', data.prepare(tfds_dir)
+  home, whole = CACHE / 'tfds-small', fashion_mnist.prepare(tfds_dir)
   with open(CACHE / 'tfds-small.lock', 'w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)  # the tests run in several processes
-    if not (home / 'fashion_mnist' / data.VERSION).exists():
+    if not (home / 'fashion_mnist' / fashion_mnist.VERSION).exists():
       tfds.dataset_builders.store_as_tfds_dataset(
         'fashion_mnist',
-        data.VERSION,
+        fashion_mnist.VERSION,
         data_dir=home,
         features=whole.info.features,
         split_datasets={
@@ -70,7 +61,7 @@ def small_tfds_dir(tfds_dir) -> str:
 
 @pytest.fixture(scope='session')
 def trained(tfds_dir, tmp_path_factory) -> pathlib.Path:
-  """The workdir of a real run: two epochs of 54,000 images."""
+  """Returns the workdir of a real run: two epochs of 54,000 images."""
   workdir = tmp_path_factory.mktemp('trained')
   result = run_trainer(f'--workdir={workdir}', f'--data_dir={tfds_dir}', '--epochs=2')
   assert result.returncode == 0, result.stderr
@@ -84,20 +75,13 @@ def metrics(trained) -> dict:
 
 @pytest.fixture(scope='session')
 def exported(trained) -> pathlib.Path:
-  """The SavedModel of the run."""
+  """Returns the SavedModel of the run."""
   return trained / 'export/1'
-
-
-def unpacked_libraries() -> str:
-  """An LD_LIBRARY_PATH for the programs that make test unpacked."""
-  return ':'.join(
-    sorted({str(path.parent) for path in (CACHE / 'debian/root').glob('**/lib*.so*')})
-  )
 
 
 @pytest.fixture(scope='session')
 def browser():
-  """Headless Chromium: the system's where it has one, else the one that make test unpacked."""
+  """Yields headless Chromium: the system's if it has one, else the one that make test unpacked."""
   from playwright import sync_api
 
   unpacked = CACHE / 'debian/root'
@@ -111,9 +95,8 @@ def browser():
     patch.setenv('LD_LIBRARY_PATH', unpacked_libraries())
     if not os.path.exists('/etc/fonts'):
       patch.setenv('FONTCONFIG_PATH', str(unpacked / 'etc/fonts'))
-      patch.setenv(
-        'XDG_DATA_HOME', str(unpacked / 'usr/share')
-      )  # where that configuration looks for fonts besides /usr
+      # Where that configuration looks for fonts besides /usr.
+      patch.setenv('XDG_DATA_HOME', str(unpacked / 'usr/share'))
     with sync_api.sync_playwright() as playwright:
       executable = shutil.which('chromium') or str(unpacked / 'usr/lib/chromium/chromium')
       chromium = playwright.chromium.launch(executable_path=executable, args=flags)

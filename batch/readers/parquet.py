@@ -78,9 +78,6 @@ def _plan_table(
   table: row_groups.Table, uri: str, settings: flags.Settings, found: _Planned
 ) -> None:
   """Adds a file to what is planned."""
-  if table.is_index:
-    found.passed_over['metadata file'] += 1
-    return
   schema = table_fields.with_partitions(table.schema, uri)
   try:
     layout = table_layout.find_columns(schema, uri, settings)

@@ -70,7 +70,6 @@ class Table:
   Attributes:
     schema: its columns, as Arrow's types.
     rows: the number of rows of each row group, as the file states them.
-    is_index: whether its row groups are in other files.
   """
 
   def __init__(self, file: BinaryIO):
@@ -83,10 +82,10 @@ class Table:
     try:
       table = pq.ParquetFile(self._file)
       self._metadata = table.metadata
+      # Not their column(), which ends the process if a column's statistics are damaged.
       groups = [self._metadata.row_group(i) for i in range(table.num_row_groups)]
       self.schema: pa.Schema = table.schema_arrow
       self.rows = [max(group.num_rows, 0) for group in groups]
-      self.is_index = any(group.num_columns and group.column(0).file_path for group in groups)
       _ = self.schema.names, self.schema.metadata
     except DAMAGE as error:
       _refuse(self._file.reason(error), file)

@@ -55,7 +55,7 @@ class ReadImages:
 
   Attributes:
     pixels: uint8 (N, height, width, channels).
-    labels: integers or names, None for an image without one.
+    labels: numbers or names, None for an image without one.
     carried: a table of N rows, whose columns are written beside the predictions.
     rejects: records that could not be read; not among the N.
     passed_over: what is no image and was left out, by kind. A kind is a noun in the singular, such
@@ -65,7 +65,7 @@ class ReadImages:
   ids: list[str] = dataclasses.field(default_factory=list)
   encoded: Sequence[bytes] | None = None
   pixels: np.ndarray | None = None
-  labels: Sequence[int | str | bytes | None] | None = None
+  labels: Sequence[int | float | str | bytes | None] | None = None
   carried: pa.Table | None = None
   rejects: list[Reject] = dataclasses.field(default_factory=list)
   passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -103,6 +103,7 @@ class Decoded:
     converted: number of images that were converted as photos.
     seconds: time spent so far, by stage.
     passed_over: what was left out while reading, by kind.
+    foreign_labels: images by those labels that are not the model's; the most frequent.
   """
 
   name: str
@@ -115,6 +116,7 @@ class Decoded:
   converted: int
   seconds: dict[str, float]
   passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
+  foreign_labels: dict[str, int] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(self.ids)

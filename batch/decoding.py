@@ -16,17 +16,19 @@ def decode_chunk(
   images = read.images
   pixels, reasons, converted, encoded_bytes = _decode(images, card, settings)
   rejects = [chunk.Reject(images.ids[i], 'decode', reason) for i, reason in sorted(reasons.items())]
+  indices = label_index.to_indices(images.labels, len(read))
   decoded = chunk.Decoded(
     name=read.name,
     ids=images.ids,
     pixels=pixels,
-    labels=label_index.to_indices(images.labels, len(read)),
+    labels=indices,
     carried=images.carried,
     rejects=images.rejects + rejects,
     encoded_bytes=encoded_bytes,
     converted=converted,
     seconds=dict(read.seconds),
     passed_over=images.passed_over,
+    foreign_labels=labels.count_foreign(images.labels, indices),
   )
   if not reasons:
     return decoded

@@ -207,7 +207,17 @@ def format_summary(summary: dict[str, Any], output: str) -> str:
     )
   if summary['passed_over']:
     lines.append(f'passed over: {_format_counts(summary["passed_over"])}')
-  return '\n'.join([*lines, f'report: {output.rstrip("/")}/report.html'])
+  if summary['images_with_repeated_id']:
+    lines.append(f'{summary["images_with_repeated_id"]:,} images have the id of another')
+  lines.append(f'report: {output.rstrip("/")}/report.html')
+  foreign = summary['images_with_foreign_label']
+  if foreign > summary['images_labelled']:
+    lines.append(
+      f'{foreign:,} images have a label that is not one of the model, such as '
+      f'{", ".join(map(repr, list(summary["foreign_labels"])[:3]))}; pass --label_map or '
+      '--label_offset'
+    )
+  return '\n'.join(lines)
 
 
 def _format_counts(counts: Mapping[str, int]) -> str:

@@ -57,6 +57,8 @@ def summarize(
     'images_rejected': total.images_rejected,
     'images_labelled': total.images_labelled,
     'images_with_foreign_label': total.images_with_foreign_label,
+    'foreign_labels': total.foreign_labels,
+    'images_with_repeated_id': total.ids.repeated(),
     'images_converted': total.images_converted,
     'images_rescored': total.images_rescored,
     'encoded_bytes': total.encoded_bytes,

@@ -100,13 +100,7 @@ def _content_at(path: str, uri: str) -> bytes | str:
     return f'the picture is null, and its path {path} is neither local nor {files.CLOUD}'
   try:
     return files.read(located, image_files.MAX_FILE_BYTES)
-  except (
-    FileNotFoundError,
-    PermissionError,
-    IsADirectoryError,
-    NotADirectoryError,
-    ValueError,
-  ) as error:
+  except (OSError, ValueError) as error:  # an outage is neither
     kind = type(error).__name__
     return f'the picture is null, and the file at its path cannot be read: {kind}: {path}'
 

@@ -38,6 +38,11 @@ class Shard:
   the chunk. Its extent depends on the format: records `start` to `stop` (IDX), row groups
   (Parquet), bytes (a manifest, a TFRecord file), the whole file (tar, anything compressed), or the
   files in `uris`.
+
+  Attributes:
+    first_row: number of records in the file before `start`.
+    broken: why nothing of the file can be read; its one reject. `uris` may name one that can be.
+    path_is_id: (Parquet) whether the path beside a picture is its id.
   """
 
   number: int
@@ -45,8 +50,10 @@ class Shard:
   uri: str
   start: int = 0
   stop: int = -1
-  first_row: int = 0  # number of records in the file before `start`
+  first_row: int = 0
   uris: Sequence[str] = ()
+  broken: str = ''
+  path_is_id: bool = False
 
   def chunk_name(self, sequence: int) -> str:
     """Returns the name of the shard's chunk number `sequence`, which names all its files."""
@@ -59,7 +66,7 @@ class ReadImages:
 
   Attributes:
     pixels: uint8 (N, height, width, channels).
-    labels: integers or names, None for an image without one.
+    labels: numbers or names, None for an image without one.
     carried: a table of N rows, whose columns are written beside the predictions.
     rejects: records that could not be read; not among the N.
     passed_over: what is no image and was left out, by kind. A kind is a noun in the singular, such
@@ -69,7 +76,7 @@ class ReadImages:
   ids: list[str] = dataclasses.field(default_factory=list)
   encoded: Sequence[bytes] | None = None
   pixels: np.ndarray | None = None
-  labels: Sequence[int | str | bytes | None] | None = None
+  labels: Sequence[int | float | str | bytes | None] | None = None
   carried: pa.Table | None = None
   rejects: list[Reject] = dataclasses.field(default_factory=list)
   passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -108,6 +115,7 @@ class Decoded:
     by_background: number of those by their ground, `light` or `dark`.
     seconds: time spent so far, by stage.
     passed_over: what was left out while reading, by kind.
+    foreign_labels: images by those labels that are not the model's; the most frequent.
   """
 
   name: str
@@ -121,6 +129,7 @@ class Decoded:
   by_background: dict[str, int]
   seconds: dict[str, float]
   passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
+  foreign_labels: dict[str, int] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(self.ids)

@@ -17,11 +17,12 @@ def decode_chunk(
   decoded_files, encoded_bytes = _decode(images, card, settings)
   reasons = decoded_files.reasons
   rejects = [chunk.Reject(images.ids[i], 'decode', reason) for i, reason in sorted(reasons.items())]
+  indices = label_index.to_indices(images.labels, len(read))
   decoded = chunk.Decoded(
     name=read.name,
     ids=images.ids,
     pixels=decoded_files.pixels,
-    labels=label_index.to_indices(images.labels, len(read)),
+    labels=indices,
     carried=images.carried,
     rejects=images.rejects + rejects,
     encoded_bytes=encoded_bytes,
@@ -29,6 +30,7 @@ def decode_chunk(
     by_background=decoded_files.by_background,
     seconds=dict(read.seconds),
     passed_over=images.passed_over,
+    foreign_labels=labels.count_foreign(images.labels, indices),
   )
   if not reasons:
     return decoded

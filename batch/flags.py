@@ -36,6 +36,8 @@ class Settings:
   image_column: str
   id_column: str
   label_column: str
+  label_map: str
+  label_offset: int
   carry: tuple[str, ...]
   root: str
 
@@ -53,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   _add_input_and_output(parser)
   _add_scoring(parser)
   _add_sizes(parser)
+  _add_labels(parser)
   _add_parquet(parser)
 
 
@@ -169,6 +172,23 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--label_map',
+    default='',
+    metavar='FILE',
+    help="JSON or CSV: the model's label for each value that the input uses, such as "
+    '{"boots": "Ankle boot", "12": "Bag"}. Values that it lacks are not labels of the model.',
+  )
+  parser.add_argument(
+    '--label_offset',
+    default=0,
+    type=int,
+    metavar='N',
+    help="The integer that stands for the model's first label: 1 if labels count from 1.",
+  )
+
+
 def _add_parquet(parser: argparse.ArgumentParser) -> None:
   for column in ('image', 'id', 'label'):
     parser.add_argument(
@@ -202,6 +222,8 @@ def to_settings(args: argparse.Namespace) -> Settings:
       raise app.UsageError(f'--{name} is missing; pass one, such as --{name}={example}')
   if args.overwrite and args.resume:
     raise app.UsageError('--overwrite and --resume exclude each other; pass one of the two')
+  if args.label_map and args.label_offset:
+    raise app.UsageError('--label_map and --label_offset exclude each other; pass one of the two')
   values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)}
   carry = tuple(dict.fromkeys(name.strip() for name in args.carry.split(',') if name.strip()))
   return Settings(**{**values, 'carry': carry})

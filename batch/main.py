@@ -39,6 +39,8 @@ FIXED_FLAGS = (
   'image_column',
   'id_column',
   'label_column',
+  'label_map',
+  'label_offset',
   'carry',
   'root',
 )
@@ -75,7 +77,7 @@ def _score(
   # Beam takes two seconds to import: --help and most mistakes do without.
   import apache_beam as beam
 
-  from batch import forked_workers, pipeline, progress, sink, source
+  from batch import forked_workers, labels, pipeline, progress, sink, source
 
   options, threads = runner.beam_options(beam_flags)
   if server:
@@ -83,9 +85,10 @@ def _score(
   with files.as_usage_error('--model'):
     card = model_card.read(settings.model)
   flags.check_model(settings, card)
+  label_map = labels.read_map(settings.label_map, card.labels) if settings.label_map else None
   with files.as_usage_error('--input'):
     plan = source.plan(args.input, args.input_format, settings)
-  facts = run_facts(args, plan, card)
+  facts = {**run_facts(args, plan, card), 'label_map': label_map}
   with files.as_usage_error(f'--output={settings.output}: cannot be written'):
     sink.claim(settings.output, facts, args.overwrite, args.resume)
   context = pipeline.RunContext(
@@ -208,7 +211,15 @@ def format_summary(summary: dict[str, Any], output: str) -> str:
     lines.append(f'images whose id an earlier one has: {summary["repeated_ids"]:,}')
   if summary['passed_over']:
     lines.append(f'passed over: {_format_counts(summary["passed_over"])}')
-  return '\n'.join([*lines, f'report: {names.exact(output.rstrip("/"))}/report.html'])
+  lines.append(f'report: {names.exact(output.rstrip("/"))}/report.html')
+  foreign = summary['images_with_foreign_label']
+  if foreign > summary['images_labelled']:
+    lines.append(
+      f'{foreign:,} images have a label that is not one of the model, such as '
+      f'{", ".join(map(repr, list(summary["foreign_labels"])[:3]))}; pass --label_map or '
+      '--label_offset'
+    )
+  return '\n'.join(lines)
 
 
 def _format_counts(counts: Mapping[str, int]) -> str:

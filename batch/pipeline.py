@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import apache_beam as beam
@@ -64,7 +64,7 @@ def build(pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], context: RunCo
   )
   written = (
     chunks.chunks
-    | 'Decode' >> beam.ParDo(Decode(settings, card))
+    | 'Decode' >> beam.ParDo(Decode(settings, card, context.facts.get('label_map')))
     | 'Score'
     >> RunInference(
       infer.Handler(settings.model, settings.precision, settings.batch_images, context.threads)
@@ -125,9 +125,14 @@ def read_chunks(
 class Decode(beam.DoFn):
   """Decodes chunks."""
 
-  def __init__(self, settings: flags.Settings, card: model_card.ModelCard):
+  def __init__(
+    self,
+    settings: flags.Settings,
+    card: model_card.ModelCard,
+    label_map: Mapping[str, int] | None = None,
+  ):
     self._settings, self._card = settings, card
-    self._labels = labels.LabelIndex(card.labels)
+    self._labels = labels.LabelIndex(card.labels, label_map, settings.label_offset)
     self._msec = timing.stage_counter('decode')
     self._bytes = Metrics.counter(timing.NAMESPACE, 'encoded_bytes')
 

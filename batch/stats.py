@@ -11,7 +11,7 @@ import apache_beam as beam
 import cv2
 import numpy as np
 
-from batch import chunk, pictures, repeats
+from batch import chunk, labels, pictures, repeats
 from images import model_card
 
 CONFIDENCE_BINS = 20
@@ -38,6 +38,7 @@ class Stats:
     confusion: images by (label, predicted class); no zeros.
     reasons: rejects by stage and reason, numbers replaced by N; the MAX_REASONS most frequent.
     passed_over: what was left out because it is no image, by kind.
+    foreign_labels: images by those labels that are not the model's; the most frequent.
     ids: a sample of all ids, which tells how many are repeated.
     precisions: the precisions that workers used.
     seconds: time by stage, summed over all processes.
@@ -59,6 +60,7 @@ class Stats:
   confusion: dict[tuple[int, int], int]
   reasons: dict[str, int]
   passed_over: dict[str, int]
+  foreign_labels: dict[str, int]
   ids: repeats.IdSample
   precisions: frozenset[str]
   seconds: dict[str, float]
@@ -84,6 +86,7 @@ class Stats:
       confusion={},
       reasons={},
       passed_over={},
+      foreign_labels={},
       ids=repeats.IdSample.of(),
       precisions=frozenset(),
       seconds={},
@@ -106,8 +109,9 @@ class Stats:
       confidence=np.add(self.confidence, other.confidence).tolist(),
       pixels=np.add(self.pixels, other.pixels).tolist(),
       confusion=_add_by_key(self.confusion, other.confusion),
-      reasons=_most_frequent(_add_by_key(self.reasons, other.reasons)),
+      reasons=labels.most_frequent(_add_by_key(self.reasons, other.reasons), MAX_REASONS),
       passed_over=_add_by_key(self.passed_over, other.passed_over),
+      foreign_labels=labels.most_frequent(_add_by_key(self.foreign_labels, other.foreign_labels)),
       ids=self.ids + other.ids,
       precisions=self.precisions | other.precisions,
       seconds=_add_by_key(self.seconds, other.seconds),
@@ -166,15 +170,15 @@ class StatsCombineFn(beam.CombineFn):
 def chunk_stats(scored: chunk.Scored) -> Stats:
   """Returns what one chunk adds to the summary. All but `seconds` is deterministic."""
   decoded, probabilities = scored.chunk, scored.probabilities
-  labels, predicted = decoded.labels, probabilities.argmax(axis=1)
-  is_known = labels >= 0
+  came, predicted = decoded.labels, probabilities.argmax(axis=1)
+  is_known = came >= 0
   confidence = probabilities.max(axis=1, initial=0)
   return Stats(
     images_seen=len(decoded) + len(decoded.rejects),
     images_scored=len(decoded),
     images_rejected=len(decoded.rejects),
     images_labelled=int(is_known.sum()),
-    images_with_foreign_label=int((labels == chunk.UNKNOWN_LABEL).sum()),
+    images_with_foreign_label=int((came == chunk.UNKNOWN_LABEL).sum()),
     images_converted=decoded.converted,
     images_by_background=decoded.by_background,
     images_rescored=scored.rescored,
@@ -182,11 +186,10 @@ def chunk_stats(scored: chunk.Scored) -> Stats:
     by_label=np.bincount(predicted, minlength=probabilities.shape[1]).tolist(),
     confidence=np.histogram(confidence, CONFIDENCE_BINS, (0, 1))[0].tolist(),
     pixels=_pixel_histogram(decoded.pixels),
-    confusion=dict(
-      collections.Counter(zip(labels[is_known].tolist(), predicted[is_known].tolist()))
-    ),
+    confusion=dict(collections.Counter(zip(came[is_known].tolist(), predicted[is_known].tolist()))),
     reasons=_count_reasons(decoded.rejects),
     passed_over=decoded.passed_over,
+    foreign_labels=decoded.foreign_labels,
     ids=repeats.IdSample.of([*decoded.ids, *(reject.id for reject in decoded.rejects)]),
     precisions=frozenset([scored.precision]),
     seconds=dict(scored.seconds),
@@ -201,13 +204,7 @@ def _count_reasons(rejects: Sequence[chunk.Reject]) -> dict[str, int]:
     reason = re.sub(r'[0-9]+(x[0-9]+)?', 'N', reject.reason.split(': it begins')[0])
     kind = f'{reject.stage}: {reason}'
     counts[kind] = counts.get(kind, 0) + 1
-  return _most_frequent(counts)
-
-
-def _most_frequent(counts: Mapping[str, int]) -> dict[str, int]:
-  """Returns the MAX_REASONS largest counts, largest first, ties by key."""
-  by_count = sorted((-count, key) for key, count in counts.items())
-  return {key: -negative for negative, key in by_count[:MAX_REASONS]}
+  return labels.most_frequent(counts, MAX_REASONS)
 
 
 def _add_by_key(a: Mapping[Key, Number], b: Mapping[Key, Number]) -> dict[Key, Number]:

@@ -83,6 +83,7 @@ def _sizes(total: stats.Stats) -> dict[str, Any]:
     'images_rejected': total.images_rejected,
     'images_labelled': total.images_labelled,
     'images_with_foreign_label': total.images_with_foreign_label,
+    'foreign_labels': total.foreign_labels,
     'images_converted': total.images_converted,
     'images_by_background': {
       ground: total.images_by_background.get(ground, 0) for ground in ('light', 'dark')

@@ -8,7 +8,6 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from absl import app
 
-
 # What the kernel answers if a disk, its network or this process is in trouble rather than the file.
 # Not every system has all of them.
 _OUTAGE_NAMES = (

@@ -1,8 +1,10 @@
-"""The settings that readers take, for tests that call them without a command line."""
+"""Readers without a command line: their settings, and all that a plan reads."""
 
+import dataclasses
+import pathlib
 from typing import Any
 
-from batch import flags
+from batch import chunk, flags, source
 
 DEFAULTS: dict[str, Any] = {
   'model': '',
@@ -20,6 +22,8 @@ DEFAULTS: dict[str, Any] = {
   'image_column': '',
   'id_column': '',
   'label_column': '',
+  'label_map': '',
+  'label_offset': 0,
   'carry': (),
   'root': '',
 }
@@ -28,3 +32,43 @@ DEFAULTS: dict[str, Any] = {
 def settings(**changes: Any) -> flags.Settings:
   """Returns the default settings with some changed."""
   return flags.Settings(**{**DEFAULTS, **changes})
+
+
+@dataclasses.dataclass
+class Found:
+  """A plan and all that its shards yield, together."""
+
+  plan: source.Plan
+  chunks: list[chunk.ReadImages]
+  ids: list[str]
+  encoded: list[bytes]
+  labels: list[Any]
+  rejects: list[chunk.Reject]
+
+  def seen(self) -> int:
+    """Returns the number of images and rejects."""
+    return len(self.ids) + len(self.rejects)
+
+
+def read_all(path: pathlib.Path | str, kind: str = 'auto', **changes: Any) -> Found:
+  """Plans and reads an input, and checks that a run resumed early on reads the same."""
+  with_changes = settings(**changes)
+  plan = source.plan([str(path)], kind, with_changes)
+  chunks = []
+  for shard in plan.shards:
+    found = list(source.read(shard, 0, with_changes))
+    chunks += found
+    skip = 0
+    for number, part in enumerate(found[:20]):
+      skip += len(part.ids) + len(part.rejects)
+      rest = list(source.read(shard, skip, with_changes))
+      assert [each.ids for each in rest] == [each.ids for each in found[number + 1 :]]
+      assert [each.rejects for each in rest] == [each.rejects for each in found[number + 1 :]]
+  return Found(
+    plan,
+    chunks,
+    [name for part in chunks for name in part.ids],
+    [image for part in chunks for image in part.encoded or []],
+    [label for part in chunks for label in part.labels or [None] * len(part.ids)],
+    [reject for part in chunks for reject in part.rejects],
+  )

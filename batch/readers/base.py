@@ -7,6 +7,10 @@ from typing import NamedTuple, Protocol
 from batch import chunk, flags
 from storage import files
 
+# Each row that a file promises and does not have is a reject. If there are more than this, the
+# promise is damaged, and one reject stands for all of them.
+MAX_MISSING_ROWS = 1_000_000
+
 
 class Planned(NamedTuple):
   """The shards of the input, not yet numbered.

@@ -1,163 +1,182 @@
-"""Parquet tables with a column of images."""
+"""Parquet tables with a column of images, whoever wrote them."""
 
-import math
+import collections
+import dataclasses
+import itertools
+import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from absl import app
 
 from batch import chunk, flags
-from batch.readers import stream
-from batch.readers.base import Planned
+from batch.readers import row_groups, stream, table_fields, table_layout, table_rows
+from batch.readers.base import MAX_MISSING_ROWS, Planned
+from batch.readers.table_layout import Layout
+from batch.readers.table_rows import Row
 from storage import files
 
 FILE_NAME = r'\.(parquet|pq)$'
-IMAGE_COLUMNS = ('image', 'image/encoded', 'img', 'bytes', 'png', 'jpg')
-# Of the predictions, so that no column carried through can have such a name.
-RESERVED_COLUMNS = (
-  'id',
-  'label',
-  'label_index',
-  'confidence',
-  'probabilities',
-  'model_version',
-  'top_labels',
-  'top_probabilities',
+# What Spark, Databricks, Dask and Delta Lake write beside a table, and what Spark left incomplete.
+BESIDE = re.compile(
+  r'(^|/)(_SUCCESS|_metadata|_common_metadata|_(started|committed)_[^/]*|[^/]*\.crc)$'
+  r'|/(_delta_log|_temporary)/'
 )
+# The paths in structs of images are ids if no two are equal. They are compared up to so many rows.
+MAX_COMPARED_ROWS = 1 << 22
 
 
-class Layout(NamedTuple):
-  """The names of the columns with images, ids and labels, '' if absent, and of those to carry."""
+@dataclasses.dataclass
+class _Planned:
+  """What planning has found out about the files so far.
 
-  image: str
-  id: str
-  label: str
-  carry: list[str]
+  Attributes:
+    compared: the paths in structs of images, None if they are too many or cannot be read.
+    refusal: why a file without images was passed over.
+  """
+
+  shards: list[chunk.Shard] = dataclasses.field(default_factory=list)
+  broken: list[chunk.Shard] = dataclasses.field(default_factory=list)
+  images: int | None = 0
+  passed_over: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+  compared: list[pa.ChunkedArray] | None = dataclasses.field(default_factory=list)
+  refusal: app.UsageError | None = None
 
 
 def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
-  """Returns one shard per row group.
+  """Returns one shard per row group, and one per file that cannot be read.
 
   Raises:
-    app.UsageError: a file is not Parquet, or a column is missing or of another type.
+    app.UsageError: no file is Parquet, or a column is missing or of another type.
   """
-  shards, images = [], 0
+  found = _Planned()
   for file in matched:
-    row = 0
-    for group, rows in enumerate(_group_rows(file.uri, settings)):
-      shards.append(chunk.Shard(0, 'parquet', file.uri, group, group + 1, row))
-      row += rows
-    images += row
-  return Planned(shards, images)
+    if BESIDE.search(file.uri):
+      found.passed_over['metadata file'] += 1
+      continue
+    try:
+      with row_groups.opened(file.uri) as table:
+        _plan_table(table, file.uri, settings, found)
+    except row_groups.NotParquet as error:
+      reason = f'cannot be read as Parquet ({error})'
+      found.broken.append(chunk.Shard(0, 'parquet', file.uri, 0, 0, broken=reason))
+  if not found.shards and found.broken:
+    first = found.broken[0]
+    raise app.UsageError(f'{first.uri}: {first.broken}; pass one that can')
+  if not found.shards and found.refusal:
+    raise found.refusal
+  readable = tuple(shard.uri for shard in found.shards[:1])
+  broken = [dataclasses.replace(shard, uris=readable) for shard in found.broken]
+  is_id = _all_differ(found.compared)
+  shards = [dataclasses.replace(shard, path_is_id=is_id) for shard in found.shards]
+  images = None if found.images is None else found.images + len(broken)
+  return Planned([*shards, *broken], images, found.passed_over)
 
 
-def _group_rows(uri: str, settings: flags.Settings) -> list[int]:
-  """Returns the rows of each row group, after checking the columns."""
+def _plan_table(
+  table: row_groups.Table, uri: str, settings: flags.Settings, found: _Planned
+) -> None:
+  """Adds a file to what is planned."""
+  schema = table_fields.with_partitions(table.schema, uri)
   try:
-    with files.open_bytes(uri) as file:
-      table = pq.ParquetFile(file)
-      find_columns(table.schema_arrow, uri, settings)
-      return [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
-  except (pa.ArrowException, OSError) as error:
-    raise app.UsageError(
-      f'{uri}: cannot be read as Parquet ({str(error).splitlines()[0]}); pass one that can'
-    ) from error
+    layout = table_layout.find_columns(schema, uri, settings)
+  except app.UsageError as error:
+    if settings.image_column or table_layout.has_images(schema):
+      raise
+    found.passed_over['Parquet file without a column of images'] += 1
+    found.refusal = error
+    return
+  found.passed_over.update(layout.unusable)
+  row = 0
+  for group, rows in enumerate(table.rows):
+    if rows:
+      found.shards.append(chunk.Shard(0, 'parquet', uri, group, group + 1, row))
+    row += rows
+  if table_layout.has_lists(schema, layout.image) or found.images is None:
+    found.images = None
+  else:
+    found.images += row
+  _compare_paths(table, layout, row, found)
 
 
-def find_columns(schema: pa.Schema, uri: str, settings: flags.Settings) -> Layout:
-  """Returns the columns that the settings name, and the usual ones for those they do not.
-
-  Raises:
-    app.UsageError: a column is missing, of another type, or would overwrite the predictions'.
-  """
-  names = ', '.join(schema.names)
-  image = settings.image_column or _first_of(schema, IMAGE_COLUMNS)
-  if not image:
-    raise app.UsageError(
-      f'{uri}: has no column of images, only {names}; name one with --image_column'
-    )
-  asked = [
-    ('image_column', image),
-    ('id_column', settings.id_column),
-    ('label_column', settings.label_column),
-    *(('carry', name) for name in settings.carry),
-  ]
-  for flag, name in asked:
-    if name and name not in schema.names:
-      raise app.UsageError(
-        f'--{flag}={name}: {uri} has no such column, only {names}; pass one of these'
-      )
-  for name in settings.carry:
-    if name in RESERVED_COLUMNS and name != 'id':
-      raise app.UsageError(
-        f'--carry={name}: predictions have a column of that name; rename it in {uri}'
-      )
-  if not _is_image(schema.field(image).type):
-    raise app.UsageError(
-      f'--image_column={image}: in {uri} it is {schema.field(image).type}; pass a column of bytes'
-    )
-  return Layout(
-    image,
-    settings.id_column or _first_of(schema, ['id']),
-    settings.label_column or _first_of(schema, ['label']),
-    [name for name in settings.carry if name != 'id'],
-  )
+def _compare_paths(table: row_groups.Table, layout: Layout, rows: int, found: _Planned) -> None:
+  """Adds a file's paths to those that are compared."""
+  path = table_layout.path_column(table.schema, layout.image)
+  if layout.id or not path or found.compared is None:
+    return
+  paths = table.read_paths(path) if rows <= MAX_COMPARED_ROWS else None
+  found.compared = None if paths is None else [*found.compared, paths]
+  if found.compared and sum(map(len, found.compared)) > MAX_COMPARED_ROWS:
+    found.compared = None
 
 
-def _first_of(schema: pa.Schema, names: Sequence[str]) -> str:
-  return next((name for name in names if name in schema.names), '')
-
-
-def _is_image(kind: pa.DataType) -> bool:
-  """Returns whether a column contains bytes, or structs with a member `bytes`."""
-  if pa.types.is_struct(kind):
-    members = [kind.field(i) for i in range(kind.num_fields)]
-    return any(member.name == 'bytes' and _is_image(member.type) for member in members)
-  return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+def _all_differ(compared: Sequence[pa.ChunkedArray] | None) -> bool:
+  if not compared:
+    return False
+  paths = pa.chunked_array([part for column in compared for part in column.chunks])
+  given = paths.filter(pc.not_equal(paths, ''))  # without nulls
+  return pc.count_distinct(given).as_py() == len(given)
 
 
 def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.ReadImages]:
-  """Yields the rows of row groups `start` to `stop` after the first `skip`, in chunks.
+  """Yields the images of row groups `start` to `stop` after the first `skip`, in chunks.
 
-  An id is that of the id column, else the path in the image's struct, else path#row.
+  An id is that of the id column, else the path in the image's struct if no two are equal, else
+  path#row; of a list of images, that and [0], [1] ...
   """
-  with files.open_bytes(shard.uri) as file:
-    table = pq.ParquetFile(file)
-    layout = find_columns(table.schema_arrow, shard.uri, settings)
-    wanted = sorted({layout.image, layout.id, layout.label, *layout.carry} - {''})
-    row = 0
-    groups = list(range(shard.start, shard.stop))
-    for batch in table.iter_batches(settings.chunk_images, row_groups=groups, columns=wanted):
-      for rows in _pieces(batch):
-        row += rows.num_rows
-        if row > skip:
-          first = shard.first_row + row - rows.num_rows
-          names = [f'{shard.uri}#{first + i}' for i in range(rows.num_rows)]
-          yield _columns(rows, names, layout)
+  if shard.broken:
+    if not skip:
+      reject = chunk.Reject(shard.uri, 'read', shard.broken)
+      yield chunk.ReadImages(encoded=[], carried=_none_carried(shard, settings), rejects=[reject])
+    return
+  with row_groups.opened(shard.uri) as table:
+    rows = itertools.islice(_rows(table, shard, settings), skip, None)
+    schema, layout = _find_columns(table, shard.uri, settings)
+    none = table_layout.no_rows(schema, layout.carry)
+    for items in stream.batch_by_size(rows, Row.num_bytes, settings.chunk_images):
+      yield table_rows.to_columns(items, layout, none)
 
 
-def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-  """Yields the batch in parts of about CHUNK_BYTES at most."""
-  pieces = math.ceil(batch.nbytes / stream.CHUNK_BYTES) or 1
-  rows = math.ceil(batch.num_rows / pieces)
-  for first in range(0, batch.num_rows, max(rows, 1)):
-    yield batch.slice(first, rows)
+def _find_columns(
+  table: row_groups.Table, uri: str, settings: flags.Settings
+) -> tuple[pa.Schema, Layout]:
+  schema = table_fields.with_partitions(table.schema, uri)
+  return schema, table_layout.find_columns(schema, uri, settings)
 
 
-def _columns(rows: pa.RecordBatch, names: list[str], layout: Layout) -> chunk.ReadImages:
-  """Returns a chunk; `names` are the ids of rows that have none of their own."""
-  values = rows.column(layout.image)
-  paths: list[str | None] = [None] * rows.num_rows
-  if pa.types.is_struct(values.type):
-    members = {values.type.field(i).name: member for i, member in enumerate(values.flatten())}
-    values = members['bytes']
-    paths = members['path'].to_pylist() if 'path' in members else paths
-  given = rows.column(layout.id).to_pylist() if layout.id else paths
-  return chunk.ReadImages(
-    ids=[name if i is None else str(i) for i, name in zip(given, names)],
-    encoded=[value or b'' for value in values.to_pylist()],
-    labels=rows.column(layout.label).to_pylist() if layout.label else None,
-    carried=pa.Table.from_batches([rows]).select(layout.carry) if layout.carry else None,
-  )
+def _none_carried(shard: chunk.Shard, settings: flags.Settings) -> pa.Table | None:
+  """Returns the carried columns of a file that can be read, so that all chunks have the same."""
+  if not settings.carry or not shard.uris:
+    return None
+  with row_groups.opened(shard.uris[0]) as table:
+    schema, layout = _find_columns(table, shard.uris[0], settings)
+    return table_layout.no_rows(schema, layout.carry)
+
+
+def _rows(table: row_groups.Table, shard: chunk.Shard, settings: flags.Settings) -> Iterator[Row]:
+  """Yields the pictures of a shard, and a reason for each row that cannot be read."""
+  _, layout = _find_columns(table, shard.uri, settings)
+  own = set(table.schema.names)
+  constant = {
+    name: value for name, value in table_fields.partitions(shard.uri).items() if name not in own
+  }
+  wanted = sorted({layout.image, layout.id, layout.label, *layout.carry} - {'', *constant})
+  first = shard.first_row
+  for group in range(shard.start, shard.stop):
+    stop = first + table.rows[group]
+    for part in table.batches(group, wanted, settings.chunk_images):
+      if isinstance(part, str):
+        yield from _missing(shard.uri, first, stop, part)
+      else:
+        yield from table_rows.to_rows(part, first, constant, shard, layout)
+        first += part.num_rows
+    first = stop
+
+
+def _missing(uri: str, first: int, stop: int, reason: str) -> Iterator[Row]:
+  if stop - first > MAX_MISSING_ROWS:
+    yield Row(f'{uri}#{first}', f'{reason}; {stop - first} rows are missing')
+    return
+  for row in range(first, stop):
+    yield Row(f'{uri}#{row}', reason)

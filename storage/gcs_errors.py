@@ -12,6 +12,7 @@ from google.cloud.storage.exceptions import DataCorruption
 from storage.base import Unavailable
 
 CREDENTIALS_REMEDY = 'run `gcloud auth application-default login`, or run as a service account'
+CREDENTIALS = (auth.RefreshError, auth.DefaultCredentialsError)
 OUTAGES = (
   exceptions.RetryError,
   exceptions.ServerError,
@@ -41,29 +42,28 @@ def translate_errors(uri: str, only_the_bucket: bool = False) -> Iterator[None]:
     bucket_remedy = f'there is no bucket {_bucket(uri)}; create it, or'
     what = bucket_remedy if only_the_bucket else 'there is no such object;'
     raise FileNotFoundError(f'{uri}: {what} correct the name') from error
-  except exceptions.Forbidden as error:
-    raise PermissionError(
-      f'{uri}: permission denied; give the account that runs this roles/storage.objectUser on '
-      f'{_bucket(uri)} ({_line(error)})'
-    ) from error
-  except (exceptions.Unauthorized, auth.RefreshError) as error:
-    raise PermissionError(
-      f'{uri}: Google refuses the credentials ({_line(error)}); {CREDENTIALS_REMEDY}'
-    ) from error
-  except auth.DefaultCredentialsError as error:
-    raise PermissionError(
-      f'{uri}: there are no Google credentials here; {CREDENTIALS_REMEDY}'
-    ) from error
+  except (exceptions.Forbidden, exceptions.Unauthorized, *CREDENTIALS) as error:
+    raise PermissionError(f'{uri}: {_permission(error, uri)}') from error
   except OUTAGES as error:
-    raise Unavailable(
-      f'{uri}: Cloud Storage is not responding ({_line(error)}); try again later'
-    ) from error
+    why = f'Cloud Storage is not responding ({_line(error)}); try again later'
+    raise Unavailable(f'{uri}: {why}') from error
   except DataCorruption as error:
-    raise Unavailable(
-      f'{uri}: its content changed on its way ({_line(error)}); try again'
-    ) from error
+    why = f'its content changed on its way ({_line(error)}); try again'
+    raise Unavailable(f'{uri}: {why}') from error
   except (exceptions.GoogleAPICallError, auth.GoogleAuthError) as error:
     raise OSError(f'{uri}: {_line(error)}') from error
+
+
+def _permission(error: Exception, uri: str) -> str:
+  """Returns what is missing, and the remedy."""
+  if isinstance(error, exceptions.Forbidden):
+    return (
+      'permission denied; give the account that runs this roles/storage.objectUser on '
+      f'{_bucket(uri)} ({_line(error)})'
+    )
+  if isinstance(error, auth.DefaultCredentialsError):
+    return f'there are no Google credentials here; {CREDENTIALS_REMEDY}'
+  return f'Google refuses the credentials ({_line(error)}); {CREDENTIALS_REMEDY}'
 
 
 def _bucket(uri: str) -> str:

@@ -23,6 +23,7 @@ from trainer.datasets import Dataset
 
 SPLITS = ('train', 'test')
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.gif', '.bmp', '.webp')
+PILLOW_FORMATS = ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP')
 READERS = 16  # files read at the same time, which matters in a bucket
 GREY_MODES = ('1', 'L')
 
@@ -84,7 +85,7 @@ def _image_shape(path: str) -> ImageShape:
   with files.as_usage_error('--source'):
     content = files.read(path)
   try:
-    image = Image.open(io.BytesIO(content), formats=decode.FORMATS)
+    image = Image.open(io.BytesIO(content), formats=PILLOW_FORMATS)
   except (OSError, ValueError) as error:
     raise app.UsageError(f'--source: {path} cannot be read ({error})') from error
   return image.height, image.width, 1 if image.mode in GREY_MODES else 3
@@ -102,12 +103,12 @@ def _read(
   with files.as_usage_error('--source'), concurrent.futures.ThreadPoolExecutor(READERS) as readers:
     encoded = list(readers.map(files.read, found))
   height, width, _ = shape
-  pixels, reasons, _ = decode.decode(encoded, 'none', height * width, shape)
-  if reasons:
-    first = min(reasons)
+  decoded = decode.decode(encoded, 'none', height * width, shape)
+  if decoded.reasons:
+    first = min(decoded.reasons)
     raise app.UsageError(
-      f'--source: {found[first]} cannot be used ({reasons[first]}); every image must be like '
+      f'--source: {found[first]} cannot be used ({decoded.reasons[first]}); every image must be like '
       f'{paths["train"][0]}'
     )
   index = {label: i for i, label in enumerate(labels)}
-  return Examples(pixels, np.array([index[_label(path)] for path in found], np.int64))
+  return Examples(decoded.pixels, np.array([index[_label(path)] for path in found], np.int64))

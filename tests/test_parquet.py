@@ -3,7 +3,6 @@
 import io
 import json
 import pathlib
-import uuid
 
 import duckdb
 import numpy as np

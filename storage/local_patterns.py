@@ -42,7 +42,7 @@ def match(pattern: str, passed_over: Counts) -> Iterator[File]:
 def list_files(directory: str, passed_over: Counts) -> Iterator[File]:
   """Yields all files in a directory and its subdirectories, as `match` does; none if it is none."""
   if os.path.isdir(directory):
-    yield from _expand(directory.rstrip('/') + '/', ['**'], passed_over)
+    yield from _below(directory.rstrip('/') + '/', [], passed_over)
 
 
 def _expand(prefix: str, names: Sequence[str], passed_over: Counts) -> Iterator[File]:
@@ -63,18 +63,19 @@ def _expand(prefix: str, names: Sequence[str], passed_over: Counts) -> Iterator[
   elif name != '**':
     yield from _expand_wildcard(prefix, name, rest, passed_over)
   elif os.path.isdir(prefix or '.'):
-    for directory, entries in _walk(prefix, passed_over):
-      if rest:
-        yield from _expand_below(directory, rest, passed_over)
-      else:
-        yield from _files(directory, _visible(entries, passed_over), passed_over)
+    yield from _below(prefix, rest, passed_over)
 
 
-def _expand_below(directory: str, names: Sequence[str], passed_over: Counts) -> Iterator[File]:
-  """Expands what follows `**`, which has counted the directories."""
-  counts = Counts()
-  yield from _expand(directory, names, counts)
-  passed_over.update({kind: counts[kind] for kind in counts.keys() - {DIRECTORY, HIDDEN_DIRECTORY}})
+def _below(prefix: str, names: Sequence[str], passed_over: Counts) -> Iterator[File]:
+  """Yields the files that the names stand for in a directory and in all below it; all if none."""
+  for directory, entries in _walk(prefix, passed_over):
+    if names:
+      counts = Counts()
+      yield from _expand(directory, names, counts)
+      walked = counts.keys() - {DIRECTORY, HIDDEN_DIRECTORY}  # which are counted already
+      passed_over.update({kind: counts[kind] for kind in walked})
+    else:
+      yield from _files(directory, _visible(entries, passed_over), passed_over)
 
 
 def _expand_wildcard(

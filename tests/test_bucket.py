@@ -51,6 +51,10 @@ NAMES = (
   '.hidden.png',
   'x/.y/e.png',
   'x/y/z/*.png',
+  'v[1]/e.png',
+  'v1/f.png',
+  'w*/g?.png',
+  'w*/gh.png',
 )
 
 PATTERNS = [
@@ -69,6 +73,11 @@ PATTERNS = [
   'nothing/**',
   '.*',
   '**/y/*',
+  'v[1]/*',
+  'v[12]/*',
+  'w*/*',
+  'w*/g?.png',
+  'w?/g*',
 ]
 
 
@@ -90,6 +99,21 @@ def test_a_pattern_names_the_same_files_in_a_bucket_as_on_a_disk(pattern, trees)
   ]
   assert found[0] == found[1]
   assert bool(found[0]) == (pattern not in ('x', 'nothing/**'))
+
+
+def test_a_folder_of_a_bucket_is_listed_as_on_a_disk(trees):
+  for folder in ('', 'x', 'v[1]', 'w*', 'none'):
+    found = []
+    for home in trees:
+      passed_over = files.Counts()
+      inside = files.list_files(files.join(home, folder).rstrip('/'), passed_over)
+      found.append([file.uri.removeprefix(home) for file in inside])
+    assert found[0] == found[1]
+  assert passed_over == {}
+  hidden = [files.Counts() for _ in trees]
+  for home, counts in zip(trees, hidden):
+    files.list_files(home, counts)
+  assert [sum(counts.values()) for counts in hidden] == [2, 2]
 
 
 def test_large_content_goes_up_in_parts_and_arrives_whole(server):

@@ -141,12 +141,14 @@ def _locate(name: str, root: str) -> tuple[str, str]:
     return _from_uri(stripped, root)
   if not files.is_local(stripped):
     return stripped, ''
-  spellings = dict.fromkeys([name, stripped, stripped.replace('\\', '/')])
+  slashed = stripped.replace('\\', '/')
+  slashed = slashed if files.is_local(slashed) else stripped
+  spellings = dict.fromkeys([name, stripped, slashed])
   if len(spellings) > 1:
     found = next((each for each in spellings if _exists(_join(root, each))), '')
     if not found and WINDOWS_DRIVE.match(stripped):
       return stripped, 'a path on Windows; write paths of this machine, or relative to --root'
-    return _join(root, found or stripped.replace('\\', '/')), ''
+    return _join(root, found or slashed), ''
   return _join(root, name), ''
 
 
@@ -158,7 +160,10 @@ def _from_uri(uri: str, root: str) -> tuple[str, str]:
 
 
 def _exists(uri: str) -> bool:
-  return '\0' not in uri and files.exists(uri)
+  try:
+    return '\0' not in uri and files.exists(uri)
+  except OSError:  # such as a name that is too long for a bucket
+    return False
 
 
 def _join(root: str, name: str) -> str:

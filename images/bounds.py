@@ -134,7 +134,7 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, int]]:
 
 def check_png(data: bytes, max_pixels: int) -> None:
   """Checks the size in a PNG's header before its chunks are looked at."""
-  if len(data) >= 24:
+  if data[12:16] == b'IHDR' and len(data) >= 24:
     width, height = struct.unpack_from('>II', data, 16)
     check_size(width, height, max_pixels)
 

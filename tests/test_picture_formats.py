@@ -42,6 +42,41 @@ def test_a_lossless_format_gives_the_pixels_that_were_stored(kind):
   np.testing.assert_array_equal(only(saved(GREY, kind)).pixels[0, ..., 0], GREY)
 
 
+def interlaced(pixels: np.ndarray) -> bytes:
+  """Returns the Adam7 PNG of a grey picture, its lines unfiltered."""
+  starts = ((0, 0), (0, 4), (4, 0), (0, 2), (2, 0), (0, 1), (1, 0))
+  steps = ((8, 8), (8, 8), (8, 4), (4, 4), (4, 2), (2, 2), (2, 1))
+  lines = [
+    b'\0' + line.tobytes()
+    for (top, left), (down, right) in zip(starts, steps)
+    for line in pixels[top::down, left::right]
+  ]
+  kind, fields = header(*pixels.shape[::-1])
+  return png_file(
+    (kind, fields[:-1] + b'\1'), (b'IDAT', zlib.compress(b''.join(lines))), (b'IEND', b'')
+  )
+
+
+def test_an_interlaced_png_gives_the_pixels_that_were_stored():
+  np.testing.assert_array_equal(only(interlaced(GREY)).pixels[0, ..., 0], GREY)
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'TIFF', 'BMP', 'PPM'])
+def test_one_bit_is_black_or_white(kind):
+  bilevel = Image.fromarray(GREY).convert('1')
+  expected = np.asarray(bilevel.convert('L'))
+  np.testing.assert_array_equal(only(saved(bilevel, kind)).pixels[0, ..., 0], expected)
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGB', 'CMYK'])
+@pytest.mark.parametrize('progressive', [False, True])
+def test_jpegs_of_every_kind(mode, progressive):
+  image = Image.fromarray(GREY).convert(mode)
+  result = only(saved(image, 'JPEG', quality=95, progressive=progressive))
+  assert (result.reasons, result.converted) == ({}, 0)
+  assert np.abs(result.pixels[0, ..., 0].astype(int) - GREY).mean() < 5
+
+
 @pytest.mark.parametrize('kind', ['WEBP', 'JPEG', 'JPEG2000', AVIF])
 @pytest.mark.parametrize('quality', [30, 80])
 def test_a_lossy_file_of_a_grey_picture_is_taken_as_drawn(kind, quality):

@@ -173,7 +173,7 @@ def scored(num_classes: int, labels: list[int], rejects: list[chunk.Reject]) -> 
     rejects=rejects,
     encoded_bytes=10,
     converted=1,
-    by_background={},
+    by_background={'light': 1},
     seconds={'read': 1.0},
     passed_over={'hidden file': 2},
   )
@@ -192,6 +192,7 @@ def test_stats_add_up_and_survive_their_json():
   both = a + b
   assert (both.images_seen, both.images_scored, both.images_rejected) == (10, 7, 3)
   assert (both.images_labelled, both.images_with_foreign_label) == (5, 1)
+  assert both.images_by_background == {'light': 2}
   assert both.by_label == [2, 2, 2, 1]
   assert both.confusion == {(0, 0): 1, (0, 1): 1, (0, 3): 1, (1, 1): 1, (3, 2): 1}
   assert both.reasons == {'read: cut short at N': 3}

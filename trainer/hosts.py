@@ -4,16 +4,15 @@ import contextlib
 import json
 import os
 import re
-import signal
+import socket
 import tempfile
-import threading
+import time
 from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 from absl import app, logging
 
-from trainer import exit_codes
+from trainer import exit_codes, failures
 
 TASK_TYPES = ('chief', 'worker')
 ADDRESS_RE = re.compile(r'\S+:\d{1,5}')
@@ -21,6 +20,7 @@ EXAMPLE = (
   '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
 COLLECTIVE_TIMEOUT_SECONDS = 40.0  # without an answer; then a host is lost
+LOOKUP_SECONDS = 5.0  # between looking for a host whose name is unknown
 
 
 def configured() -> list[str]:
@@ -29,18 +29,24 @@ def configured() -> list[str]:
   Raises:
     app.UsageError: it is not what TensorFlow documents, or has parameter servers or evaluators.
   """
+  return [address for _, address in _tasks()]
+
+
+def _tasks() -> list[tuple[str, str]]:
+  """Returns the name and the address of each host in TF_CONFIG, the one that writes first."""
   text = os.environ.get('TF_CONFIG') or '{}'
   try:
-    return _addresses(json.loads(text))
+    return _parsed(json.loads(text))
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     why = f'has no {error}' if isinstance(error, KeyError) else str(error)
+    one_line = ' '.join(text.split())
     raise app.UsageError(
-      f'TF_CONFIG={text}: {why}; on the first of two hosts it would be {EXAMPLE}'
+      f'TF_CONFIG={one_line}: {why}; on the first of two hosts it would be {EXAMPLE}'
     ) from error
 
 
-def _addresses(config: dict) -> list[str]:
-  """Returns the addresses in a parsed TF_CONFIG.
+def _parsed(config: dict) -> list[tuple[str, str]]:
+  """Returns the names and addresses in a parsed TF_CONFIG.
 
   Raises:
     ValueError, KeyError, TypeError, AttributeError: it is not what TensorFlow documents.
@@ -54,48 +60,101 @@ def _addresses(config: dict) -> list[str]:
     )
   if len(cluster.get('chief', [])) > 1:
     raise ValueError('cluster has more than one chief')
-  addresses = [address for kind in TASK_TYPES for address in cluster.get(kind, [])]
+  named = [
+    (f'{kind} {i}', address)
+    for kind in TASK_TYPES
+    for i, address in enumerate(cluster.get(kind, []))
+  ]
+  addresses = [address for _, address in named]
   if wrong := [address for address in addresses if not ADDRESS_RE.fullmatch(address)]:
     raise ValueError(f'{wrong[0]!r} is not host:port')
+  if wrong := [address for address in addresses if not 0 < _split(address)[1] < 2**16]:
+    raise ValueError(f'{wrong[0]!r}: a port is a number from 1 to 65535')
   if len(set(addresses)) < len(addresses):
     raise ValueError('cluster has the same address twice')
   kind, index = config['task']['type'], config['task']['index']
   if kind not in cluster or not isinstance(index, int) or not 0 <= index < len(cluster[kind]):
     raise ValueError(f'task is {kind} {index!r}, which cluster does not have')
-  return addresses
+  return named
+
+
+def _split(address: str) -> tuple[str, int]:
+  """Returns the host and the port of an address; an IPv6 host may be in brackets."""
+  host, _, port = address.rpartition(':')
+  return host.strip('[]'), int(port)
+
+
+def names() -> list[str]:
+  """Returns what messages call each host in TF_CONFIG, the one that writes first."""
+  return [f'{name} ({address})' for name, address in _tasks()]
+
+
+def own_index() -> int:
+  """Returns the position of this host in `configured` and `names`."""
+  task = json.loads(os.environ['TF_CONFIG'])['task']
+  return [name for name, _ in _tasks()].index(f'{task["type"]} {task["index"]}')
+
+
+def _check_own_port() -> None:
+  """Raises app.UsageError if another process has this host's port."""
+  address = configured()[own_index()]
+  with socket.socket() as probe:
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignores ended connections
+    try:
+      probe.bind(('', _split(address)[1]))  # as TensorFlow does
+    except OSError as error:
+      raise app.UsageError(
+        f'TF_CONFIG: port {_split(address)[1]} of {address} cannot be used ({error.strerror}); '
+        'end the process that has it, or pass another port on every host'
+      ) from error
+
+
+def _look_up(seconds: int) -> None:
+  """Waits until every host's name has an address; TensorFlow itself would wait an hour.
+
+  Raises:
+    app.UsageError: one of them still has none after so many seconds.
+  """
+  deadline = time.monotonic() + seconds
+  while unknown := [f'{host} ({why})' for host, why in map(_lookup_error, configured()) if why]:
+    if time.monotonic() >= deadline:
+      raise app.UsageError(
+        f'TF_CONFIG: no address for {", ".join(unknown)}; correct the name, or pass a larger '
+        f'--lookup_seconds (now {seconds})'
+      )
+    logging.warning('TF_CONFIG: no address yet for %s', ', '.join(unknown))
+    time.sleep(min(LOOKUP_SECONDS, max(deadline - time.monotonic(), 0)))
+
+
+def _lookup_error(address: str) -> tuple[str, str]:
+  """Returns the host in an address, and why its name has no address; empty if it has one."""
+  host, port = _split(address)
+  try:
+    socket.getaddrinfo(host, port)
+  except (OSError, UnicodeError) as error:
+    return host, getattr(error, 'strerror', None) or 'not a host name'
+  return host, ''
 
 
 def create_strategy(
-  implementation: tf.distribute.experimental.CommunicationImplementation,
+  implementation: tf.distribute.experimental.CommunicationImplementation, lookup_seconds: int
 ) -> tf.distribute.Strategy:
-  """Returns a strategy over all hosts of TF_CONFIG once every one is there; waits up to an hour."""
+  """Returns a strategy over all hosts of TF_CONFIG once every one is there; waits up to an hour.
+
+  Raises:
+    app.UsageError: this host's port is taken, or a host's name has no address.
+    LostWorker: not all of them came.
+  """
+  _check_own_port()
+  _look_up(lookup_seconds)
   options = tf.distribute.experimental.CommunicationOptions(
     implementation=implementation, timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS
   )
   logging.info('waiting for all of %s', ', '.join(configured()))
-  with _stoppable():
-    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-  """Makes SIGTERM end the process while TensorFlow blocks in C++, where no Python handler runs."""
-  done = threading.Event()
-
-  def listen() -> None:
-    while not done.is_set():
-      if signal.sigtimedwait({signal.SIGTERM}, 0.2):
-        os._exit(exit_codes.PREEMPTED)
-
-  signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-  listener = threading.Thread(target=listen, daemon=True)
-  listener.start()
   try:
-    yield
-  finally:
-    done.set()
-    listener.join()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+  except tf.errors.OpError as error:
+    raise _lost(error) from error
 
 
 def is_multi_host(strategy: tf.distribute.Strategy) -> bool:
@@ -126,8 +185,17 @@ def output_dir(strategy: tf.distribute.Strategy, directory: str) -> Iterator[str
     yield scratch
 
 
-class LostWorker(Exception):
+class LostWorker(failures.Failure):
   """Another host died or was cut off. This process cannot continue; the job must be restarted."""
+
+  code = exit_codes.LOST_HOST
+
+
+def _lost(error: tf.errors.OpError) -> LostWorker:
+  return LostWorker(
+    f'a worker was lost ({failures.first_line(error)}); restart the command on every host to '
+    'resume from the last checkpoint'
+  )
 
 
 @contextlib.contextmanager
@@ -135,38 +203,9 @@ def reraise_lost_worker(strategy: tf.distribute.Strategy) -> Iterator[None]:
   """Raises LostWorker if a collective operation of several hosts fails."""
   try:
     yield
+  except tf.errors.ResourceExhaustedError:  # this host's memory or disk
+    raise
   except tf.errors.OpError as error:
     if not is_multi_host(strategy):
       raise
-    raise LostWorker(
-      f'a worker was lost ({str(error).splitlines()[0]}); restart the command on every '
-      'host to resume from the last checkpoint'
-    ) from error
-
-
-class Agreement:
-  """Averages values over hosts, so that all of them take the same decision."""
-
-  def __init__(self, strategy: tf.distribute.Strategy):
-    self._strategy = strategy
-
-  def all_reduce_mean(self, *values: float) -> np.ndarray:
-    """Returns the mean over hosts of each value, float32; all hosts call it at the same point."""
-    here = np.array(values, np.float32)
-    return self._mean(here).numpy() if is_multi_host(self._strategy) else here
-
-  @tf.function(reduce_retracing=True)
-  def _mean(self, values: tf.Tensor) -> tf.Tensor:
-    return self._strategy.reduce('MEAN', self._strategy.run(tf.identity, [values]), axis=None)
-
-
-def barrier(strategy: tf.distribute.Strategy) -> None:
-  """Waits for all hosts, at the end of a run.
-
-  A chief that restarts before everything is written still needs its peers.
-
-  Raises:
-    LostWorker: one of them is gone.
-  """
-  with reraise_lost_worker(strategy):
-    Agreement(strategy).all_reduce_mean(0)
+    raise _lost(error) from error

@@ -130,9 +130,9 @@ def _raise_difference(facts: list[Facts]) -> None:
   for i, theirs in enumerate(facts[1:], 1):
     names = hosts.names()
     differing = [
-      f'{name}={facts[0].get(name)} on {names[0]} and {theirs.get(name)} on {names[i]}'
+      f'{name}={facts[0].get(name)} on {names[0]}, {name}={theirs.get(name)} on {names[i]}'
       for name in {**facts[0], **theirs}
       if facts[0].get(name) != theirs.get(name)
     ]
     if differing:
-      raise app.UsageError(f'{"; ".join(differing)}: all hosts need the same')
+      raise app.UsageError(f'{"; ".join(differing)}; pass the same on every host')

@@ -41,11 +41,14 @@ def create_strategy(
   for gpu in gpus:
     tf.config.experimental.set_memory_growth(gpu, True)
   if not gpus:
-    tf.config.threading.set_intra_op_parallelism_threads(
-      max((os.cpu_count() or 1) // CORES_PER_OP, 1)
-    )
+    threads = max((os.cpu_count() or 1) // CORES_PER_OP, 1)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
   if hosts.configured():
     return _over_hosts(replicas, all_reduce, lookup_seconds)
+  return _on_this_host(gpus, replicas, all_reduce)
+
+
+def _on_this_host(gpus: list, replicas: int, all_reduce: str) -> tf.distribute.Strategy:
   available = len(gpus) or os.cpu_count() or 1
   if replicas > available:
     kind = 'GPUs' if gpus else 'CPU cores and no GPU'

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import glob
 import io
 import json
 import os
@@ -125,5 +124,5 @@ def _events(row: Mapping[str, float], losses: np.ndarray) -> bytes:
       for name in COLUMNS[2:]:
         tf.summary.scalar(name, row[name], int(row['step']))
     board.close()
-    (path,) = glob.glob(os.path.join(scratch, '*'))
-    return files.read(path)
+    (name,) = os.listdir(scratch)
+    return files.read(os.path.join(scratch, name))

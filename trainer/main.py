@@ -9,9 +9,9 @@ SavedModel), keras/, report/ and, last, metrics.json. The same command in the sa
 where the run stopped.
 
 Exit codes: 64: bad input, reported in one line before training starts; 75 or 130: stopped by
-SIGTERM or SIGINT after a checkpoint; 68: another host was lost; 69: Cloud Storage is not responding;
-70: the loss became NaN or infinite; 1: anything else, such as a full disk, after which trying again
-may help.
+SIGTERM or SIGINT after a checkpoint; 68: another host was lost; 69: Cloud Storage is not
+responding; 70: the loss became NaN or infinite; 1: anything else, such as a full disk, after which
+trying again may help.
 
 Several hosts: start the same command on each, with TF_CONFIG set to
   {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}
@@ -73,7 +73,7 @@ def _from_flags(section: type, **others: Any) -> Any:
   """Returns an instance of a dataclass in trainer.config with the flags' values."""
   values = {field.name: flags.FLAGS[field.name].value for field in _settings_of(section)}
   paths = [field.name for field in _settings_of(section) if field.metadata['is_path']]
-  homes = {name: os.path.expanduser(values[name]) for name in paths if values[name]}
+  homes = {name: os.path.expanduser(str(values[name])) for name in paths if values[name]}
   return section(**{**values, **homes}, **others)
 
 
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
     recipe=_from_flags(config.Recipe),
     loop=_from_flags(config.LoopOptions),
   )
-  run.run(settings, os.path.expanduser(WORKDIR.value).rstrip('/') or '/')
+  run.run(settings, os.path.expanduser(str(WORKDIR.value)).rstrip('/') or '/')
 
 
 def _keep_record(record: py_logging.LogRecord) -> bool:

@@ -112,10 +112,13 @@ def _check_shared(directory: str, is_chief: bool, agreed: agreement.Agreement) -
   if agreed.is_alone:
     return
   path, mark = files.join(directory, MARK), secrets.token_hex(8)
-  if is_chief:
-    agreed.together(lambda: {'written': workdir.write(path, mark)})
-  else:
-    agreed.together(dict)
+
+  def write() -> agreement.Facts:
+    if is_chief:
+      workdir.write(path, mark)
+    return {}
+
+  agreed.together(write)
   try:
     found = agreed.together(lambda: {'directory': directory, 'mark': _read_mark(path)})
   finally:

@@ -4,15 +4,13 @@ import contextlib
 import json
 import os
 import re
-import socket
 import tempfile
-import time
 from collections.abc import Iterator
 
 import tensorflow as tf
 from absl import app, logging
 
-from trainer import exit_codes, failures
+from trainer import exit_codes, failures, rendezvous
 
 TASK_TYPES = ('chief', 'worker')
 ADDRESS_RE = re.compile(r'\S+:\d{1,5}')
@@ -20,7 +18,6 @@ EXAMPLE = (
   '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
 COLLECTIVE_TIMEOUT_SECONDS = 40.0  # without an answer; then a host is lost
-LOOKUP_SECONDS = 5.0  # between looking for a host whose name is unknown
 
 
 def configured() -> list[str]:
@@ -68,7 +65,7 @@ def _parsed(config: dict) -> list[tuple[str, str]]:
   addresses = [address for _, address in named]
   if wrong := [address for address in addresses if not ADDRESS_RE.fullmatch(address)]:
     raise ValueError(f'{wrong[0]!r} is not host:port')
-  if wrong := [address for address in addresses if not 0 < _split(address)[1] < 2**16]:
+  if wrong := [address for address in addresses if not 0 < rendezvous.split(address)[1] < 2**16]:
     raise ValueError(f'{wrong[0]!r}: a port is a number from 1 to 65535')
   if len(set(addresses)) < len(addresses):
     raise ValueError('cluster has the same address twice')
@@ -76,12 +73,6 @@ def _parsed(config: dict) -> list[tuple[str, str]]:
   if kind not in cluster or not isinstance(index, int) or not 0 <= index < len(cluster[kind]):
     raise ValueError(f'task is {kind} {index!r}, which cluster does not have')
   return named
-
-
-def _split(address: str) -> tuple[str, int]:
-  """Returns the host and the port of an address; an IPv6 host may be in brackets."""
-  host, _, port = address.rpartition(':')
-  return host.strip('[]'), int(port)
 
 
 def names() -> list[str]:
@@ -95,47 +86,6 @@ def own_index() -> int:
   return [name for name, _ in _tasks()].index(f'{task["type"]} {task["index"]}')
 
 
-def _check_own_port() -> None:
-  """Raises app.UsageError if another process has this host's port."""
-  address = configured()[own_index()]
-  with socket.socket() as probe:
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignores ended connections
-    try:
-      probe.bind(('', _split(address)[1]))  # as TensorFlow does
-    except OSError as error:
-      raise app.UsageError(
-        f'TF_CONFIG: port {_split(address)[1]} of {address} cannot be used ({error.strerror}); '
-        'end the process that has it, or pass another port on every host'
-      ) from error
-
-
-def _look_up(seconds: int) -> None:
-  """Waits until every host's name has an address; TensorFlow itself would wait an hour.
-
-  Raises:
-    app.UsageError: one of them still has none after so many seconds.
-  """
-  deadline = time.monotonic() + seconds
-  while unknown := [f'{host} ({why})' for host, why in map(_lookup_error, configured()) if why]:
-    if time.monotonic() >= deadline:
-      raise app.UsageError(
-        f'TF_CONFIG: no address for {", ".join(unknown)}; correct the name, or pass a larger '
-        f'--lookup_seconds (now {seconds})'
-      )
-    logging.warning('TF_CONFIG: no address yet for %s', ', '.join(unknown))
-    time.sleep(min(LOOKUP_SECONDS, max(deadline - time.monotonic(), 0)))
-
-
-def _lookup_error(address: str) -> tuple[str, str]:
-  """Returns the host in an address, and why its name has no address; empty if it has one."""
-  host, port = _split(address)
-  try:
-    socket.getaddrinfo(host, port)
-  except (OSError, UnicodeError) as error:
-    return host, getattr(error, 'strerror', None) or 'not a host name'
-  return host, ''
-
-
 def create_strategy(
   implementation: tf.distribute.experimental.CommunicationImplementation, lookup_seconds: int
 ) -> tf.distribute.Strategy:
@@ -143,14 +93,13 @@ def create_strategy(
 
   Raises:
     app.UsageError: this host's port is taken, or a host's name has no address.
-    LostWorker: not all of them came.
+    failures.Failure: not all of them came.
   """
-  _check_own_port()
-  _look_up(lookup_seconds)
+  logging.info('waiting for all of %s', ', '.join(configured()))
+  rendezvous.wait(configured(), own_index(), lookup_seconds)
   options = tf.distribute.experimental.CommunicationOptions(
     implementation=implementation, timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS
   )
-  logging.info('waiting for all of %s', ', '.join(configured()))
   try:
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
   except tf.errors.OpError as error:

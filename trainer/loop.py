@@ -1,5 +1,6 @@
 """The loop around the steps: epochs, validation, checkpoints, resume, and early ends."""
 
+import contextlib
 import math
 import os
 import signal
@@ -9,6 +10,7 @@ from typing import NoReturn
 import numpy as np
 from absl import app, logging
 
+from storage import files
 from trainer import (
   agreement,
   checkpoint,
@@ -79,7 +81,14 @@ class Loop:
     """
     self._resume()
     with signals.deferred(self._on_signal, self._can_save):
-      self._train()
+      try:
+        self._train()
+      except Exception:
+        with contextlib.suppress(
+          OSError, files.Unavailable
+        ):  # the first error is the one to report
+          self.history.write_unfinished(self.out, self.trainer.step)
+        raise
     return self.history
 
   def _resume(self) -> None:

@@ -13,7 +13,9 @@ def flags() -> frozenset[str]:
   if not CPUINFO.exists():
     return frozenset()
   listed = [
-    line.split(':')[1] for line in CPUINFO.read_text().splitlines() if line.startswith('flags')
+    line.split(':')[1]
+    for line in CPUINFO.read_text('utf-8', 'replace').splitlines()
+    if line.startswith('flags')
   ]
   return frozenset(listed[0].split()) if listed else frozenset()
 

@@ -119,7 +119,8 @@ def _replacing(path: str) -> Iterator[str]:
   os.close(handle)
   try:
     yield incomplete
-    os.chmod(incomplete, 0o644)
+    with contextlib.suppress(OSError):  # not every file system has modes
+      os.chmod(incomplete, 0o644)
     os.replace(incomplete, path)
   except BaseException:
     os.unlink(incomplete)
@@ -141,21 +142,32 @@ def remove_folder(directory: str) -> None:
 
 def publish(source: str, directory: str, last: str) -> None:
   """Replaces `directory` by a copy of `source`. A rename makes it appear whole, `last` and all."""
-  incomplete = f'{directory.rstrip("/")}.incomplete-{os.getpid()}'
-  shutil.copytree(source, incomplete)
-  remove_folder(directory)
-  os.rename(incomplete, directory)
+  target = os.path.realpath(directory)  # a link stays one
+  for left_by_a_killed_process in glob.glob(f'{glob.escape(target)}.incomplete-*'):
+    remove_folder(left_by_a_killed_process)
+  incomplete = f'{target}.incomplete-{os.getpid()}'
+  _copy_contents(source, incomplete)
+  remove_folder(target)
+  os.rename(incomplete, target)
 
 
 def copy(source: str, directory: str, last: str) -> None:
   """Copies the folder `source` into `directory`, the file called `last` last."""
+  _copy_contents(source, directory, without=last)
+  shutil.copyfile(os.path.join(source, last), os.path.join(directory, last))
 
-  def ignore_last(folder: str, _: list[str]) -> list[str]:
-    """Returns the names in `folder` that are not copied yet."""
-    return [last] if folder == source else []
 
-  shutil.copytree(source, directory, dirs_exist_ok=True, ignore=ignore_last)
-  shutil.copy(os.path.join(source, last), directory)
+def _copy_contents(source: str, directory: str, without: str | None = None) -> None:
+  """Copies a folder's files, except its own file `without`.
+
+  Modes and times, which not every file system has, are those of new files.
+  """
+  for folder, _, names in os.walk(source):
+    target = os.path.normpath(os.path.join(directory, os.path.relpath(folder, source)))
+    os.makedirs(target, exist_ok=True)
+    for name in names:
+      if folder != source or name != without:
+        shutil.copyfile(os.path.join(folder, name), os.path.join(target, name))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
+from tests import edge_kit
 from tests.resume_kit import FLAGS
 from tests.train_kit import CACHE, run_trainer, unpacked_libraries
 
@@ -39,12 +40,23 @@ def tfds_dir(idx_dir) -> str:
 @pytest.fixture(scope='session')
 def small_tfds_dir(tfds_dir) -> str:
   """Returns a TFDS directory with the first 4,500 training and 1,000 test images only."""
+  return part_of(tfds_dir, 'tfds-small', 4500, 1000)
+
+
+@pytest.fixture(scope='session')
+def tiny_tfds_dir(tfds_dir) -> str:
+  """Returns a TFDS directory with the first 40 training and 7 test images only."""
+  return part_of(tfds_dir, 'tfds-tiny', 40, 7)
+
+
+def part_of(tfds_dir: str, name: str, train: int, test: int) -> str:
+  """Prepares the first images of each split in .cache, unless they are there."""
   import tensorflow_datasets as tfds
 
   from trainer.datasets import fashion_mnist
 
-  home, whole = CACHE / 'tfds-small', fashion_mnist.prepare(tfds_dir)
-  with open(CACHE / 'tfds-small.lock', 'w') as lock:
+  home, whole = CACHE / name, fashion_mnist.prepare(tfds_dir)
+  with open(CACHE / f'{name}.lock', 'w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)  # the tests run in several processes
     if not (home / 'fashion_mnist' / fashion_mnist.VERSION).exists():
       tfds.dataset_builders.store_as_tfds_dataset(
@@ -53,8 +65,8 @@ def small_tfds_dir(tfds_dir) -> str:
         data_dir=home,
         features=whole.info.features,
         split_datasets={
-          'train': whole.as_dataset(split='train[:4500]'),
-          'test': whole.as_dataset(split='test[:1000]'),
+          'train': whole.as_dataset(split=f'train[:{train}]'),
+          'test': whole.as_dataset(split=f'test[:{test}]'),
         },
       )
   return str(home)
@@ -74,6 +86,15 @@ def undisturbed(small_tfds_dir, tmp_path_factory) -> pathlib.Path:
   """Returns the workdir of a run of resume_kit.FLAGS that nothing disturbed."""
   workdir = tmp_path_factory.mktemp('undisturbed')
   result = run_trainer(f'--workdir={workdir}', f'--data_dir={small_tfds_dir}', *FLAGS)
+  assert result.returncode == 0, result.stderr
+  return workdir
+
+
+@pytest.fixture(scope='session')
+def tiny(tiny_tfds_dir, tmp_path_factory) -> pathlib.Path:
+  """Returns the workdir of a finished run of edge_kit.FLAGS."""
+  workdir = tmp_path_factory.mktemp('tiny')
+  result = edge_kit.run(workdir, tiny_tfds_dir)
   assert result.returncode == 0, result.stderr
   return workdir
 

@@ -15,6 +15,7 @@ from tests import breakages, manifests
 from tests.manifests import Manifest
 from tests.overlays import KUBECTL, OVERLAYS, built
 from tests.train_kit import ROOT
+from trainer import exit_codes
 
 PROJECT = 'my-project'  # the placeholder in k8s/site
 LOCAL_IMAGE = 'lookbook'  # what `make image` calls it
@@ -81,7 +82,8 @@ def test_exit_codes(overlay):
   actions = {
     code: rule['action'] for rule in rules for code in rule.get('onExitCodes', {}).get('values', [])
   }
-  assert actions == {64: 'FailJob', 75: 'Ignore'} | ({3: 'FailJob'} if overlay == 'score' else {})
+  own = {3: 'FailJob'} if overlay == 'score' else {exit_codes.NON_FINITE: 'FailJob'}
+  assert actions == {exit_codes.BAD_INPUT: 'FailJob', exit_codes.PREEMPTED: 'Ignore'} | own
   assert [rule['action'] for rule in rules if 'onPodConditions' in rule] == ['Ignore']
 
 

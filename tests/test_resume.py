@@ -215,7 +215,7 @@ class TestBlowUp:
     result = run_trainer(
       f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS, *self.BLOWN
     )
-    assert result.returncode == 1
+    assert result.returncode == 70
     assert re.search(r'step \d+.*learning rate \S+; last good checkpoint: step \d+', result.stderr)
     assert 'Traceback' not in result.stderr
     state = checkpoint.newest(str(tmp_path / 'checkpoints'))
@@ -229,6 +229,6 @@ class TestBlowUp:
       *self.BLOWN,
       '--on_nonfinite=rollback',
     )
-    assert result.returncode == 1
+    assert result.returncode == 70
     assert result.stderr.count('returning to it with half the learning rate') == 3
     assert 'rolled back 3 times already' in result.stderr

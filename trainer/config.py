@@ -15,6 +15,7 @@ ALL_REDUCE = {  # to classes of tf.distribute
   'hierarchical': 'HierarchicalCopyAllReduce',
   'reduction_to_one': 'ReductionToOneDevice',
 }
+MAX_EPOCHS = 1_000_000  # so that 64 bits are enough for every count of steps and images
 ON_NONFINITE = ('stop', 'rollback')
 
 
@@ -51,10 +52,11 @@ def setting(
   choices: Any = None,
   lower_bound: float | None = None,
   upper_bound: float | None = None,
+  is_path: bool = False,
 ) -> Any:
   """Returns a dataclass field from which main.py makes a flag of the field's name and type."""
   limits = {'lower_bound': lower_bound, 'upper_bound': upper_bound}
-  metadata = {'help': help_text, 'choices': choices, 'limits': limits}
+  metadata = {'help': help_text, 'choices': choices, 'limits': limits, 'is_path': is_path}
   return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -79,6 +81,7 @@ class Recipe:
     + ', '.join(f'{network.epochs} for {name}' for name, network in NETWORKS.items())
     + '.',
     lower_bound=1,
+    upper_bound=MAX_EPOCHS,
   )
   global_batch_size: int = setting(256, 'Images per step, summed over replicas.', lower_bound=1)
   learning_rate: float = setting(
@@ -150,16 +153,19 @@ class Config:
     None,
     'TFDS directory, local or gs://: read if it contains fashion_mnist, otherwise prepared. '
     "By default TFDS's own.",
+    is_path=True,
   )
   idx_dir: str | None = setting(
     None,
     'Directory with the four IDX .gz files, local or gs://, to prepare fashion_mnist from without '
     'a download.',
+    is_path=True,
   )
   source: str | None = setting(
     None,
     'Folder with train/LABEL/*.png and test/LABEL/*.png, local or gs://, for '
     '--dataset=image_folder.',
+    is_path=True,
   )
   replicas: int = setting(
     0,
@@ -170,6 +176,12 @@ class Config:
     'auto',
     'How devices add up their gradients; several hosts: auto or nccl.',
     choices=ALL_REDUCE,
+  )
+  lookup_seconds: int = setting(
+    60,
+    'How long to look for hosts in TF_CONFIG whose names have no address, as those of pods that '
+    'are not scheduled yet.',
+    lower_bound=0,
   )
   recipe: Recipe = Recipe()
   loop: LoopOptions = LoopOptions()

@@ -16,7 +16,9 @@ ALL_REDUCE_OVER_HOSTS = {  # over a ring if it is not NCCL
 CORES_PER_OP = 4  # of a CPU; the slices of a step keep this many busy (see slices.py)
 
 
-def create_strategy(replicas: int = 0, all_reduce: str = 'auto') -> tf.distribute.Strategy:
+def create_strategy(
+  replicas: int = 0, all_reduce: str = 'auto', lookup_seconds: int = 0
+) -> tf.distribute.Strategy:
   """Returns a MirroredStrategy over this host's GPUs, or its CPU; with TF_CONFIG, over all hosts'.
 
   Call it before anything else touches a device.
@@ -27,6 +29,7 @@ def create_strategy(replicas: int = 0, all_reduce: str = 'auto') -> tf.distribut
       hosts use all they have.
     all_reduce: how the devices add up their gradients: a key of config.ALL_REDUCE for one host, of
       ALL_REDUCE_OVER_HOSTS for several.
+    lookup_seconds: how long to look for hosts whose names have no address.
 
   Raises:
     app.UsageError: there are fewer devices than replicas, they cannot add up in that way, or
@@ -38,11 +41,14 @@ def create_strategy(replicas: int = 0, all_reduce: str = 'auto') -> tf.distribut
   for gpu in gpus:
     tf.config.experimental.set_memory_growth(gpu, True)
   if not gpus:
-    tf.config.threading.set_intra_op_parallelism_threads(
-      max((os.cpu_count() or 1) // CORES_PER_OP, 1)
-    )
+    threads = max((os.cpu_count() or 1) // CORES_PER_OP, 1)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
   if hosts.configured():
-    return _over_hosts(replicas, all_reduce)
+    return _over_hosts(replicas, all_reduce, lookup_seconds)
+  return _on_this_host(gpus, replicas, all_reduce)
+
+
+def _on_this_host(gpus: list, replicas: int, all_reduce: str) -> tf.distribute.Strategy:
   available = len(gpus) or os.cpu_count() or 1
   if replicas > available:
     kind = 'GPUs' if gpus else 'CPU cores and no GPU'
@@ -70,7 +76,7 @@ def _split_cpu(replicas: int) -> list[str]:
   return [f'/cpu:{i}' for i in range(replicas)]
 
 
-def _over_hosts(replicas: int, all_reduce: str) -> tf.distribute.Strategy:
+def _over_hosts(replicas: int, all_reduce: str, lookup_seconds: int) -> tf.distribute.Strategy:
   """Returns a strategy over all hosts, each with all its GPUs, or its CPU.
 
   Raises:
@@ -85,7 +91,7 @@ def _over_hosts(replicas: int, all_reduce: str) -> tf.distribute.Strategy:
     raise app.UsageError(
       f'--all_reduce={all_reduce}: is for the devices of one host; with TF_CONFIG pass {known}'
     )
-  return hosts.create_strategy(ALL_REDUCE_OVER_HOSTS[all_reduce])
+  return hosts.create_strategy(ALL_REDUCE_OVER_HOSTS[all_reduce], lookup_seconds)
 
 
 def dtype_policy(precision: str) -> str:

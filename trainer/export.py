@@ -117,7 +117,7 @@ def save(classifier: Classifier, card: Mapping, directory: str) -> None:
     }
     assets = {name: os.path.join(scratch, name) for name in contents}
     for name, text in contents.items():
-      with open(assets[name], 'w') as file:
+      with open(assets[name], 'w', encoding='utf-8') as file:
         file.write(text)
     classifier.assets = [tf.saved_model.Asset(path) for path in assets.values()]
     signatures = {

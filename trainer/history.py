@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import glob
 import io
 import json
 import os
@@ -111,19 +110,29 @@ class History:
     writer.writeheader()
     writer.writerows(self.rows)
     workdir.write(os.path.join(directory, 'history.csv'), table.getvalue())
-    name = f'events.out.tfevents.{self.rows[-1]["epoch"]:010}.lookbook'
-    workdir.write(os.path.join(directory, 'tensorboard', name), _events(self.rows[-1], losses))
+    figures = {name: self.rows[-1][name] for name in COLUMNS[2:]}
+    _write_events(directory, len(self.rows), int(self.rows[-1]['step']), losses, figures)
+
+  def write_unfinished(self, directory: str, step: int) -> None:
+    """Writes the TensorBoard events of an epoch that stops at `step`; its end will replace them."""
+    if self.losses:
+      losses = np.array(self.losses, np.float32)
+      _write_events(directory, len(self.rows) + 1, step, losses, figures={})
 
 
-def _events(row: Mapping[str, float], losses: np.ndarray) -> bytes:
-  """Returns one epoch as a TensorBoard events file."""
+def _write_events(
+  directory: str, epoch: int, step: int, losses: np.ndarray, figures: Mapping[str, float]
+) -> None:
+  """Writes an epoch's events file: the losses of the steps up to `step`, and figures at `step`."""
   with tempfile.TemporaryDirectory() as scratch:
     board = tf.summary.create_file_writer(scratch)
     with board.as_default():
-      for step, loss in enumerate(losses, int(row['step']) - len(losses) + 1):
-        tf.summary.scalar('loss/step', loss, step)
-      for name in COLUMNS[2:]:
-        tf.summary.scalar(name, row[name], int(row['step']))
+      for number, loss in enumerate(losses, step - len(losses) + 1):
+        tf.summary.scalar('loss/step', loss, number)
+      for name, value in figures.items():
+        tf.summary.scalar(name, value, step)
     board.close()
-    (path,) = glob.glob(os.path.join(scratch, '*'))
-    return files.read(path)
+    (written,) = os.listdir(scratch)
+    content = files.read(os.path.join(scratch, written))
+  name = f'events.out.tfevents.{epoch:010}.lookbook'
+  workdir.write(os.path.join(directory, 'tensorboard', name), content)

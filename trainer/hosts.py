@@ -4,16 +4,13 @@ import contextlib
 import json
 import os
 import re
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 from absl import app, logging
 
-from trainer import exit_codes
+from trainer import exit_codes, failures, rendezvous
 
 TASK_TYPES = ('chief', 'worker')
 ADDRESS_RE = re.compile(r'\S+:\d{1,5}')
@@ -29,18 +26,24 @@ def configured() -> list[str]:
   Raises:
     app.UsageError: it is not what TensorFlow documents, or has parameter servers or evaluators.
   """
+  return [address for _, address in _tasks()]
+
+
+def _tasks() -> list[tuple[str, str]]:
+  """Returns the name and the address of each host in TF_CONFIG, the one that writes first."""
   text = os.environ.get('TF_CONFIG') or '{}'
   try:
-    return _addresses(json.loads(text))
+    return _parsed(json.loads(text))
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     why = f'has no {error}' if isinstance(error, KeyError) else str(error)
+    one_line = ' '.join(text.split())
     raise app.UsageError(
-      f'TF_CONFIG={text}: {why}; on the first of two hosts it would be {EXAMPLE}'
+      f'TF_CONFIG={one_line}: {why}; on the first of two hosts it would be {EXAMPLE}'
     ) from error
 
 
-def _addresses(config: dict) -> list[str]:
-  """Returns the addresses in a parsed TF_CONFIG.
+def _parsed(config: dict) -> list[tuple[str, str]]:
+  """Returns the names and addresses in a parsed TF_CONFIG.
 
   Raises:
     ValueError, KeyError, TypeError, AttributeError: it is not what TensorFlow documents.
@@ -54,48 +57,53 @@ def _addresses(config: dict) -> list[str]:
     )
   if len(cluster.get('chief', [])) > 1:
     raise ValueError('cluster has more than one chief')
-  addresses = [address for kind in TASK_TYPES for address in cluster.get(kind, [])]
+  named = [
+    (f'{kind} {i}', address)
+    for kind in TASK_TYPES
+    for i, address in enumerate(cluster.get(kind, []))
+  ]
+  addresses = [address for _, address in named]
   if wrong := [address for address in addresses if not ADDRESS_RE.fullmatch(address)]:
     raise ValueError(f'{wrong[0]!r} is not host:port')
+  if wrong := [address for address in addresses if not 0 < rendezvous.split(address)[1] < 2**16]:
+    raise ValueError(f'{wrong[0]!r}: a port is a number from 1 to 65535')
   if len(set(addresses)) < len(addresses):
     raise ValueError('cluster has the same address twice')
   kind, index = config['task']['type'], config['task']['index']
   if kind not in cluster or not isinstance(index, int) or not 0 <= index < len(cluster[kind]):
     raise ValueError(f'task is {kind} {index!r}, which cluster does not have')
-  return addresses
+  return named
+
+
+def names() -> list[str]:
+  """Returns what messages call each host in TF_CONFIG, the one that writes first."""
+  return [f'{name} ({address})' for name, address in _tasks()]
+
+
+def own_index() -> int:
+  """Returns the position of this host in `configured` and `names`."""
+  task = json.loads(os.environ['TF_CONFIG'])['task']
+  return [name for name, _ in _tasks()].index(f'{task["type"]} {task["index"]}')
 
 
 def create_strategy(
-  implementation: tf.distribute.experimental.CommunicationImplementation,
+  implementation: tf.distribute.experimental.CommunicationImplementation, lookup_seconds: int
 ) -> tf.distribute.Strategy:
-  """Returns a strategy over all hosts of TF_CONFIG once every one is there; waits up to an hour."""
+  """Returns a strategy over all hosts of TF_CONFIG once every one is there; waits up to an hour.
+
+  Raises:
+    app.UsageError: this host's port is taken, or a host's name has no address.
+    failures.Failure: not all of them came.
+  """
+  logging.info('waiting for all of %s', ', '.join(configured()))
+  rendezvous.wait(configured(), own_index(), lookup_seconds)
   options = tf.distribute.experimental.CommunicationOptions(
     implementation=implementation, timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS
   )
-  logging.info('waiting for all of %s', ', '.join(configured()))
-  with _stoppable():
-    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-  """Makes SIGTERM end the process while TensorFlow blocks in C++, where no Python handler runs."""
-  done = threading.Event()
-
-  def listen() -> None:
-    while not done.is_set():
-      if signal.sigtimedwait({signal.SIGTERM}, 0.2):
-        os._exit(exit_codes.PREEMPTED)
-
-  signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-  listener = threading.Thread(target=listen, daemon=True)
-  listener.start()
   try:
-    yield
-  finally:
-    done.set()
-    listener.join()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+  except tf.errors.OpError as error:
+    raise _lost(error) from error
 
 
 def is_multi_host(strategy: tf.distribute.Strategy) -> bool:
@@ -126,8 +134,17 @@ def output_dir(strategy: tf.distribute.Strategy, directory: str) -> Iterator[str
     yield scratch
 
 
-class LostWorker(Exception):
+class LostWorker(failures.Failure):
   """Another host died or was cut off. This process cannot continue; the job must be restarted."""
+
+  code = exit_codes.LOST_HOST
+
+
+def _lost(error: tf.errors.OpError) -> LostWorker:
+  return LostWorker(
+    f'a worker was lost ({failures.first_line(error)}); restart the command on every host to '
+    'resume from the last checkpoint'
+  )
 
 
 @contextlib.contextmanager
@@ -135,38 +152,9 @@ def reraise_lost_worker(strategy: tf.distribute.Strategy) -> Iterator[None]:
   """Raises LostWorker if a collective operation of several hosts fails."""
   try:
     yield
+  except tf.errors.ResourceExhaustedError:  # this host's memory or disk
+    raise
   except tf.errors.OpError as error:
     if not is_multi_host(strategy):
       raise
-    raise LostWorker(
-      f'a worker was lost ({str(error).splitlines()[0]}); restart the command on every '
-      'host to resume from the last checkpoint'
-    ) from error
-
-
-class Agreement:
-  """Averages values over hosts, so that all of them take the same decision."""
-
-  def __init__(self, strategy: tf.distribute.Strategy):
-    self._strategy = strategy
-
-  def all_reduce_mean(self, *values: float) -> np.ndarray:
-    """Returns the mean over hosts of each value, float32; all hosts call it at the same point."""
-    here = np.array(values, np.float32)
-    return self._mean(here).numpy() if is_multi_host(self._strategy) else here
-
-  @tf.function(reduce_retracing=True)
-  def _mean(self, values: tf.Tensor) -> tf.Tensor:
-    return self._strategy.reduce('MEAN', self._strategy.run(tf.identity, [values]), axis=None)
-
-
-def barrier(strategy: tf.distribute.Strategy) -> None:
-  """Waits for all hosts, at the end of a run.
-
-  A chief that restarts before everything is written still needs its peers.
-
-  Raises:
-    LostWorker: one of them is gone.
-  """
-  with reraise_lost_worker(strategy):
-    Agreement(strategy).all_reduce_mean(0)
+    raise _lost(error) from error

@@ -1,15 +1,27 @@
 """The loop around the steps: epochs, validation, checkpoints, resume, and early ends."""
 
+import contextlib
 import math
 import os
 import signal
 import time
-from typing import Any
+from typing import NoReturn
 
 import numpy as np
 from absl import app, logging
 
-from trainer import checkpoint, data, evaluate, exit_codes, fit, hosts, progress
+from storage import files
+from trainer import (
+  agreement,
+  checkpoint,
+  data,
+  evaluate,
+  exit_codes,
+  failures,
+  fit,
+  progress,
+  signals,
+)
 from trainer.config import LoopOptions
 from trainer.history import History
 
@@ -18,12 +30,14 @@ CALL_SECONDS = 2.0  # about how long a call may take before SIGTERM is noticed
 MAX_ROLLBACKS = 3
 
 
-class Preempted(Exception):
-  """SIGTERM was received; a checkpoint has been written."""
+class Preempted(failures.Failure):
+  """SIGTERM or SIGINT was received; a checkpoint has been written."""
 
 
-class NonFinite(Exception):
+class NonFinite(failures.Failure):
   """A loss or a weight became NaN or infinite; no checkpoint contains it."""
+
+  code = exit_codes.NON_FINITE
 
 
 class Loop:
@@ -36,6 +50,7 @@ class Loop:
     directory: str,
     out: str,
     options: LoopOptions,
+    agreed: agreement.Agreement,
   ) -> None:
     """
     Args:
@@ -44,15 +59,16 @@ class Loop:
       directory: the run's workdir, from which it resumes.
       out: where it writes: the workdir, or a temporary directory on every worker except the chief.
       options: when to log, save and roll back.
+      agreed: what all hosts decide together.
     """
     self.trainer, self.validation, self.out, self.options = trainer, validation, out, options
     self.resume_dir = os.path.join(directory, 'checkpoints')
     self.averaged = evaluate.Predictor(trainer.strategy, trainer.averaged)
     self.history = History()
-    self.agreement = hosts.Agreement(trainer.strategy)
-    self.preempted_here = False  # this host received SIGTERM
-    self.preempted = False  # some host did, and all know it
+    self.agreed = agreed
     self.stepped = False  # this process finished a step
+    self.told_here: signal.Signals | None = None  # the signal to stop that this host received
+    self.told: signal.Signals | None = None  # the one that some host received, as all know
     self.steps_per_call = 1
 
   def run(self) -> History:
@@ -60,19 +76,25 @@ class Loop:
 
     Raises:
       app.UsageError: the run is already past the recipe's last epoch.
-      Preempted: on SIGTERM.
+      Preempted: on SIGTERM or SIGINT.
       NonFinite: the training diverged, and rollback is off or its limit was reached.
     """
     self._resume()
-    before = signal.signal(signal.SIGTERM, self._on_sigterm)
-    try:
-      self._train()
-    finally:
-      signal.signal(signal.SIGTERM, before)
+    with signals.deferred(self._on_signal, self._can_save):
+      try:
+        self._train()
+      except Exception:
+        with contextlib.suppress(
+          OSError, files.Unavailable
+        ):  # the first error is the one to report
+          self.history.write_unfinished(self.out, self.trainer.step)
+        raise
     return self.history
 
   def _resume(self) -> None:
     state = checkpoint.newest(self.resume_dir)
+    step = 0 if state is None else int(state['step'])
+    self.agreed.require_same(lambda: {'step of the newest checkpoint': step})
     if state is None:
       self._save()
       return
@@ -97,8 +119,8 @@ class Loop:
         self._advance(bar)
       except NonFinite as error:
         self._roll_back(error)
-      if self.preempted or (self.preempted_here and self.trainer.step == self._last_step()):
-        raise Preempted(self._preemption_message())
+      if self.told or (self.told_here and self.trainer.step == self._last_step()):
+        self._stop()
     bar.close()
 
   def _advance(self, bar: progress.Progress) -> None:
@@ -109,7 +131,7 @@ class Loop:
     ends_epoch = trainer.step % trainer.steps_per_epoch == 0
     if ends_epoch:
       bar.say(self._end_epoch())
-    if self.preempted or ends_epoch or trainer.step % self._checkpoint_every() == 0:
+    if self.told or ends_epoch or trainer.step % self._checkpoint_every() == 0:
       self._save()
 
   def _steps_to_boundary(self) -> int:
@@ -132,8 +154,11 @@ class Loop:
     _check_finite(losses, first)
     seconds = time.perf_counter() - started
     self.history.add_steps(losses, correct, seconds)
-    preempted, pace = self.agreement.all_reduce_mean(self.preempted_here, seconds / steps)
-    self.preempted = preempted > 0
+    told, interrupted, pace = self.agreed.all_reduce_mean(
+      self.told_here is not None, self.told_here == signal.SIGINT, seconds / steps
+    )
+    if told:
+      self.told = signal.SIGINT if interrupted else signal.SIGTERM
     self.steps_per_call = int(np.clip(CALL_SECONDS / pace, 1, MAX_STEPS_PER_CALL))
     return losses
 
@@ -186,19 +211,24 @@ class Loop:
     self.trainer.rate_scale.assign(scale)
     self.history = History.restored(state)
 
-  def _on_sigterm(self, *_: Any) -> None:
-    """Notes the request to stop; ends the process at once while it still traces its first step.
+  def _on_signal(self, number: signal.Signals) -> None:
+    self.told_here = number
 
-    On a slow machine tracing takes longer than a spot machine allows, and the checkpoint that this
-    process began with contains everything. Several hosts stop together instead.
+  def _can_save(self) -> bool:
+    """Returns whether a signal to stop has to wait for the end of a call.
+
+    Until the first step is taken it need not: on a slow machine tracing takes longer than a spot
+    machine allows, and the checkpoint that this process began with contains everything. Several
+    hosts stop together instead.
     """
-    self.preempted_here = True
-    if not self.stepped and not hosts.configured():
-      logging.warning('%s', self._preemption_message())
-      os._exit(exit_codes.PREEMPTED)
+    return self.stepped or not self.agreed.is_alone
 
-  def _preemption_message(self) -> str:
-    return f'stopped by SIGTERM at step {self.trainer.step}; rerun the same command to resume'
+  def _stop(self) -> NoReturn:
+    number = self.told or self.told_here or signal.SIGTERM
+    raise Preempted(
+      f'stopped by {number.name} at step {self.trainer.step}; {failures.RESUME}',
+      signals.CODES[number],
+    )
 
 
 def _steps_until_next(step: int, every: int) -> int:
@@ -207,6 +237,7 @@ def _steps_until_next(step: int, every: int) -> int:
 
 
 def _check_finite(losses: np.ndarray, first_step: int) -> None:
+  """Raises NonFinite, which counts steps from 1, for losses of the steps after `first_step`."""
   if not np.isfinite(losses).all():
     i = int(np.argmin(np.isfinite(losses)))
-    raise NonFinite(f'the loss of step {first_step + i} is {losses[i]}')
+    raise NonFinite(f'the loss of step {first_step + i + 1} is {losses[i]}')

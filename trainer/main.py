@@ -8,21 +8,24 @@ The workdir receives settings.json, checkpoints/, history.csv, tensorboard/, exp
 SavedModel), keras/, report/ and, last, metrics.json. The same command in the same workdir resumes
 where the run stopped.
 
-Exit codes: 64: bad input, reported in one line before training starts; 75: stopped by SIGTERM after
-a checkpoint; 1: the loss became NaN or infinite, another host was lost, or Cloud Storage is not
-responding.
+Exit codes: 64: bad input, reported in one line before training starts; 75 or 130: stopped by
+SIGTERM or SIGINT after a checkpoint; 68: another host was lost; 69: Cloud Storage is not
+responding; 70: the loss became NaN or infinite; 1: anything else, such as a full disk, after which
+trying again may help.
 
 Several hosts: start the same command on each, with TF_CONFIG set to
   {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}
 and its own index on each. All must see the same workdir; worker 0 writes it.
 """
 
+import contextlib
 import dataclasses
 import gc
 import logging as py_logging
+import math
 import os
-import signal
 import sys
+import tempfile
 import typing
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -30,8 +33,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from runtime import process
-from storage import files
-from trainer import config, exit_codes
+from trainer import config, exit_codes, failures, signals
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory for all outputs of the run, local or gs://.'
@@ -53,6 +55,9 @@ def _define_flag(field: dataclasses.Field, kind: Any) -> None:
   limits = {name: limit for name, limit in field.metadata['limits'].items() if limit is not None}
   (plain,) = {*typing.get_args(kind), kind} & set(DEFINE_BY_TYPE)
   DEFINE_BY_TYPE[plain](field.name, default, help_text, **limits)
+  if plain is float:
+    message = f'is not a finite number; pass one like {default}'
+    flags.register_validator(field.name, math.isfinite, message)
 
 
 def _settings_of(section: type) -> list[dataclasses.Field]:
@@ -67,7 +72,9 @@ for _section in (config.Config, config.Recipe, config.LoopOptions):
 def _from_flags(section: type, **others: Any) -> Any:
   """Returns an instance of a dataclass in trainer.config with the flags' values."""
   values = {field.name: flags.FLAGS[field.name].value for field in _settings_of(section)}
-  return section(**values, **others)
+  paths = [field.name for field in _settings_of(section) if field.metadata['is_path']]
+  homes = {name: os.path.expanduser(str(values[name])) for name in paths if values[name]}
+  return section(**{**values, **homes}, **others)
 
 
 def main(argv: list[str]) -> None:
@@ -79,30 +86,19 @@ def main(argv: list[str]) -> None:
       '--workdir is not given: name a directory, local or gs://, for all outputs of the run'
     )
   process.prepare()
+  tempfile.gettempdir()  # raises an OSError if there is none
   logging.get_absl_handler().addFilter(_keep_record)
   # Imports TensorFlow, for which --help need not wait.
-  from trainer import hosts, loop, run
+  from trainer import run
 
   # Exempts imported modules from garbage collection, which would take over a second at exit.
   gc.freeze()
-  signal.signal(signal.SIGTERM, _exit_preempted)  # until there are steps to save
   settings = _from_flags(
     config.Config,
     recipe=_from_flags(config.Recipe),
     loop=_from_flags(config.LoopOptions),
   )
-  try:
-    run.run(settings, WORKDIR.value.rstrip('/'))
-  except loop.Preempted as error:
-    logging.warning('%s', error)
-    sys.exit(exit_codes.PREEMPTED)
-  except (loop.NonFinite, hosts.LostWorker, files.Unavailable) as error:
-    logging.error('%s', error)
-    sys.exit(exit_codes.FAILED)
-
-
-def _exit_preempted(*_: Any) -> NoReturn:
-  sys.exit(exit_codes.PREEMPTED)
+  run.run(settings, os.path.expanduser(str(WORKDIR.value)).rstrip('/') or '/')
 
 
 def _keep_record(record: py_logging.LogRecord) -> bool:
@@ -115,23 +111,37 @@ def _parse_flags(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:
-    _exit_usage(error)
+    _exit(failures.Failure(str(error), exit_codes.BAD_INPUT))
+  except OSError as error:  # of a --flagfile
+    _exit(failures.of_the_system(error))
 
 
-def _exit_usage(error: Exception) -> NoReturn:
-  print(f'lookbook-train: {error}', file=sys.stderr)
-  sys.exit(exit_codes.BAD_INPUT)
+def _exit(failure: failures.Failure) -> NoReturn:
+  """Ends the process with the failure's line as the last one on standard error."""
+  with contextlib.suppress(OSError):  # nobody may be there to read it
+    print(f'lookbook-train: {failure}', file=sys.stderr, flush=True)
+  sys.exit(failure.code)
 
 
 def _run_main(argv: list[str]) -> None:
   try:
     main(argv)
-  except app.UsageError as error:
-    _exit_usage(error)
+  except Exception as error:
+    failure = failures.explained(error)
+    if failure is None:
+      raise
+    logging.debug('%s', failure, exc_info=True)  # with --verbosity=1
+    told = signals.received()
+    if told and failure.code == exit_codes.LOST_HOST:  # the others were told to stop, too
+      failure = failures.Failure(f'stopped by {told.name}; {failures.RESUME}', signals.CODES[told])
+    _exit(failure)
 
 
 def cli() -> None:
   """Runs the console script `lookbook-train`."""
+  process.open_standard_streams()
+  process.use_utf8()
+  signals.listen()
   for flag in flags.FLAGS.get_key_flags_for_module(sys.modules[__name__]):
     # So that --help lists them however the program was started.
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)

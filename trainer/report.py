@@ -54,7 +54,7 @@ def write(
 
 def page(metrics: Mapping, dataset: Dataset, images: Mapping[str, bytes]) -> str:
   """Returns the page with its pictures (PNG) embedded."""
-  template = pathlib.Path(__file__).with_name('report.html').read_text()
+  template = pathlib.Path(__file__).with_name('report.html').read_text('utf-8')
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
   encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
   return environment.from_string(template).render(

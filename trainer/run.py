@@ -1,16 +1,15 @@
 """The recipe from start to end: devices, data, training, export, test, report."""
 
-import dataclasses
 import json
 import os
 from typing import Any
 
 import tensorflow as tf
-from absl import app, logging
+from absl import logging
 
 from trainer import (
+  agreement,
   data,
-  datasets,
   devices,
   export,
   fit,
@@ -19,6 +18,7 @@ from trainer import (
   metrics,
   models,
   plain_keras,
+  preparation,
   report,
   workdir,
 )
@@ -36,48 +36,43 @@ def run(config: Config, directory: str) -> None:
 
   Raises:
     app.UsageError: bad input, before any training and with nothing in the workdir lost.
-    loop.Preempted, loop.NonFinite, hosts.LostWorker: the training ended early.
+    failures.Failure: the training ended early.
   """
-  strategy = devices.create_strategy(config.replicas, config.all_reduce)
-  recipe, dataset = _resolve(config)
-  replicas = strategy.num_replicas_in_sync
-  models.check_image_shape(recipe.model, dataset.image_shape)
-  _check(recipe, replicas, dataset.num_examples['train'])
-  workdir.check(directory, recipe.fixed())
-  if _is_finished(directory, recipe):
-    return
-
-  everything = dataset.read('train')
-  _check(recipe, replicas, len(everything))
-  train, validation = data.split_validation(everything, recipe.validation_examples, recipe.seed)
-  workdir.claim(directory, recipe.fixed())
-  logging.info(f'training on {replicas} replicas of {devices.device_name()} in {recipe.precision}')
-  with hosts.output_dir(strategy, directory) as out:
-    with hosts.reraise_lost_worker(strategy):
-      trainer = fit.Trainer(strategy, recipe, dataset, train)
-      history = loop.Loop(trainer, validation, directory, out, config.loop).run()
-    found = _test_and_export(recipe, strategy, dataset, history, (train, validation), out)
-    hosts.barrier(strategy)
+  strategy = devices.create_strategy(config.replicas, config.all_reduce, config.lookup_seconds)
+  agreed = agreement.Agreement(strategy)
+  with preparation.prepared(config, directory, strategy, agreed) as ready:
+    if ready.finished:
+      accuracy = ready.finished['test_accuracy']
+      logging.info(f'{directory} contains the finished run: test accuracy {accuracy:.4f}')
+      return
+    found = _train(config, directory, strategy, agreed, ready)
   logging.info(
     f'test accuracy {found["test_accuracy"]:.4f}, validation {found["val_accuracy"]:.4f}; model in '
     f'{directory}/export/1, report in {directory}/report/report.html'
   )
 
 
-def _resolve(config: Config) -> tuple[Recipe, Dataset]:
-  """Returns the recipe with the precision for these devices, and its dataset."""
-  precision = devices.dtype_policy(config.recipe.precision)
-  recipe = dataclasses.replace(config.recipe, precision=precision)
-  paths = {'data_dir': config.data_dir, 'idx_dir': config.idx_dir, 'source': config.source}
-  return recipe, datasets.load(recipe.dataset, **paths)
-
-
-def _is_finished(directory: str, recipe: Recipe) -> bool:
-  found = workdir.finished(directory)
-  if not found or found['epochs'] != recipe.num_epochs:
-    return False
-  logging.info(f'{directory} contains the finished run: test accuracy {found["test_accuracy"]:.4f}')
-  return True
+def _train(
+  config: Config,
+  directory: str,
+  strategy: tf.distribute.Strategy,
+  agreed: agreement.Agreement,
+  ready: preparation.Ready,
+) -> dict[str, Any]:
+  """Trains and writes the results; returns the metrics."""
+  recipe, dataset = ready.recipe, ready.dataset
+  logging.info(
+    f'training on {strategy.num_replicas_in_sync} replicas of {devices.device_name()} in '
+    f'{recipe.precision}'
+  )
+  with hosts.output_dir(strategy, directory) as out:
+    with hosts.reraise_lost_worker(strategy):
+      trainer = fit.Trainer(strategy, recipe, dataset, ready.train)
+      history = loop.Loop(trainer, ready.validation, directory, out, config.loop, agreed).run()
+    trained_on = ready.train, ready.validation
+    found = _test_and_export(recipe, strategy, dataset, history, trained_on, out)
+    agreed.barrier()
+  return found
 
 
 def _test_and_export(
@@ -101,23 +96,3 @@ def _test_and_export(
   plain_keras.save(plain_keras.build(recipe.model, spec, weights), out)
   workdir.write(os.path.join(out, workdir.METRICS), json.dumps(found, indent=2) + '\n')
   return found
-
-
-def _check(recipe: Recipe, replicas: int, all_examples: int) -> None:
-  """Raises app.UsageError if the batches cannot be made of so many training images."""
-  train_examples = all_examples - recipe.validation_examples
-  batch = recipe.global_batch_size
-  if train_examples <= 0:
-    raise app.UsageError(
-      f'--validation_examples={recipe.validation_examples}: none of {all_examples} images left to '
-      'train on; pass fewer'
-    )
-  if batch % replicas:
-    below = batch // replicas * replicas
-    raise app.UsageError(
-      f'--global_batch_size={batch}: not divisible by {replicas} replicas; pass {below or replicas}'
-    )
-  if batch > train_examples:
-    raise app.UsageError(
-      f'--global_batch_size={batch}: more than the {train_examples} training images; pass fewer'
-    )

@@ -1,34 +1,44 @@
-"""The workdir of a run, local or gs://: ownership and completion."""
+"""The workdir of a run, local or gs://: whose it is, and whether it is finished."""
 
 import json
 import secrets
+from typing import Any
 
 from absl import app
 
 from storage import files
 
 SETTINGS, METRICS = 'settings.json', 'metrics.json'
+DATA = 'data'  # the description of the images, among the settings
+OUTPUTS = ('export/1/saved_model.pb', 'keras/model.keras', 'report/report.html')
 OLDEST_SETTINGS = {'dataset': 'fashion_mnist'}  # of workdirs from before there were other datasets
 
 
-def check(directory: str, settings: dict) -> None:
-  """Checks, before any work, whether a run with these settings may write to `directory`.
+def check_writable(directory: str) -> None:
+  """Checks, before any work, that files can be written to `directory`.
 
   Raises:
-    app.UsageError: it cannot be written, or contains a run with other settings.
+    app.UsageError: they cannot.
     files.Unavailable: Cloud Storage is not responding.
   """
-  path = files.join(directory, SETTINGS)
-  probe = files.join(directory, f'.writable-{secrets.token_hex(4)}')  # one per host
+  probe = files.join(directory, f'.writable-{secrets.token_hex(4)}')
   with files.as_usage_error(f'--workdir={directory}: cannot be written'):
     write(probe, b'')
     files.remove([probe])
-    stored = json.loads(files.read(path)) if files.exists(path) else settings
-  stored = {**OLDEST_SETTINGS, **stored}
+
+
+def check(directory: str, settings: dict[str, Any]) -> None:
+  """Checks that a run with some of its settings may write to `directory`.
+
+  Raises:
+    app.UsageError: it contains a run with other settings, or on other images.
+    files.Unavailable: Cloud Storage is not responding.
+  """
+  stored = {**settings, **OLDEST_SETTINGS, **(_read_json(directory, SETTINGS) or {})}
   differing = [
-    f'--{name}={stored.get(name)} (now {settings.get(name)})'
-    for name in sorted({*stored, *settings})
-    if stored.get(name) != settings.get(name)
+    f'{_label(name)}={stored[name]} (now {settings[name]})'
+    for name in sorted(settings)
+    if stored[name] != settings[name]
   ]
   if differing:
     raise app.UsageError(
@@ -37,17 +47,49 @@ def check(directory: str, settings: dict) -> None:
     )
 
 
+def _label(name: str) -> str:
+  return name if name == DATA else f'--{name}'
+
+
 def claim(directory: str, settings: dict) -> None:
   """Claims `directory` for a run by recording its settings."""
   write(files.join(directory, SETTINGS), json.dumps(settings, indent=2) + '\n')
 
 
 def finished(directory: str) -> dict | None:
-  """Returns the metrics of a finished run, or None."""
-  path = files.join(directory, METRICS)
-  return json.loads(files.read(path)) if files.exists(path) else None
+  """Returns the metrics of a finished run, or None if one of its results is missing."""
+  found = _read_json(directory, METRICS)
+  whole = all(files.exists(files.join(directory, name)) for name in OUTPUTS)
+  return found if whole else None
+
+
+def _read_json(directory: str, name: str) -> dict | None:
+  """Returns the content of a file in the workdir, or None if there is none.
+
+  Raises:
+    app.UsageError: it is damaged.
+  """
+  path = files.join(directory, name)
+  with files.as_usage_error(f'--workdir={directory}'):
+    content = files.read(path) if files.exists(path) else None
+  if content is None:
+    return None
+  try:
+    return dict(json.loads(content))
+  except (ValueError, TypeError) as error:
+    raise app.UsageError(
+      f'{path}: is damaged ({error}); restore it, delete it, or pass another --workdir'
+    ) from error
 
 
 def write(path: str, content: str | bytes) -> None:
-  """Replaces a file of the run in one step; it survives a power failure."""
-  files.write(path, content, durable=True)
+  """Replaces a file of the run in one step; it survives a power failure.
+
+  Raises:
+    OSError: one that names the file, even if the system's did not.
+  """
+  try:
+    files.write(path, content, durable=True)
+  except OSError as error:
+    error.filename = error.filename or (path if error.errno else None)
+    raise

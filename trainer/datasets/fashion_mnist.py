@@ -1,13 +1,10 @@
 """Fashion-MNIST through TensorFlow Datasets: prepared, downloaded, or made from the IDX files."""
 
-import contextlib
-import fcntl
 import functools
 import os
 import pathlib
 import sys
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +15,7 @@ from tensorflow_datasets.image_classification import mnist
 from images import ImageShape
 from storage import files
 from trainer.data import Examples, without_autotune
-from trainer.datasets import Dataset
+from trainer.datasets import Dataset, tfds_directory
 from trainer.datasets import fashion_mnist_files as published
 
 VERSION = str(mnist.FashionMNIST.VERSION)
@@ -36,7 +33,6 @@ LABELS = (
 )
 IMAGE_SHAPE: ImageShape = (28, 28, 1)
 NUM_EXAMPLES = {'train': 60_000, 'test': 10_000}
-REMEDY = 'delete the directory to prepare it again'
 READ_ROWS = 1000  # images that TFDS decodes at a time
 
 
@@ -51,8 +47,10 @@ def load(data_dir: str | None, idx_dir: str | None, source: str | None) -> Datas
   prepared = functools.cache(functools.partial(prepare, data_dir, idx_dir))
 
   def read_split(split: str) -> Examples:
-    check_splits(prepared())
-    return read(prepared(), split)
+    builder = prepared()
+    with tfds_directory.damage_named(_named(data_dir)):
+      check_splits(builder)
+      return read(builder, split)
 
   return Dataset(
     name=f'fashion_mnist/{VERSION}',
@@ -83,22 +81,38 @@ def prepare(data_dir: str | None, idx_dir: str | None = None) -> tfds.core.Datas
   tfds.core.utils.gcs_utils._is_gcs_disabled = True
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
-  with _locked(data_dir):
-    _check_version(data_dir)
-    builder = (
-      _FromIdx(idx_dir=idx_dir, data_dir=data_dir)
-      if idx_dir
-      else mnist.FashionMNIST(data_dir=data_dir)
-    )
-    if builder.is_prepared():
+  _check_version(data_dir)
+  with tfds_directory.damage_named(_named(data_dir)):
+    builder = _builder(data_dir, idx_dir)
+    if builder.is_prepared():  # it appeared whole: TFDS renames the directory
       return builder
-    if not idx_dir:
-      published.check_route(builder.URL)
-    logging.info('preparing fashion_mnist %s in %s', VERSION, builder.data_dir)
-    if not files.is_local(str(builder.data_dir)):
-      return _prepare_in_bucket(data_dir, idx_dir)
-    builder.download_and_prepare()
-    return builder
+  if not idx_dir:
+    published.check_route(builder.URL)
+  logging.info('preparing fashion_mnist %s in %s', VERSION, builder.data_dir)
+  if not files.is_local(str(builder.data_dir)):
+    return _prepare_in_bucket(data_dir, idx_dir)
+  with tfds_directory.locked(_root(data_dir)):
+    builder = _builder(data_dir, idx_dir)
+    if not builder.is_prepared():  # by another process that had the lock
+      builder.download_and_prepare()
+  return builder
+
+
+def _builder(data_dir: str | None, idx_dir: str | None) -> tfds.core.DatasetBuilder:
+  """Returns TFDS's builder, of a dataset that is prepared or not."""
+  root = tfds_directory.literal(data_dir) if data_dir else None
+  if idx_dir:
+    return _FromIdx(idx_dir=idx_dir, data_dir=root)
+  return mnist.FashionMNIST(data_dir=root)
+
+
+def _root(data_dir: str | None) -> str:
+  return data_dir or os.path.expanduser(tfds.core.constants.DATA_DIR)
+
+
+def _named(data_dir: str | None) -> str:
+  """Returns what messages call the prepared dataset."""
+  return f'--data_dir={_root(data_dir)}: fashion_mnist/{VERSION}'
 
 
 def _prepare_in_bucket(data_dir: str | None, idx_dir: str | None) -> tfds.core.DatasetBuilder:
@@ -128,30 +142,15 @@ def check_splits(builder: tfds.core.DatasetBuilder) -> None:
   }
   if not all(found.get(split) for split in NUM_EXAMPLES):
     raise app.UsageError(
-      f'{builder.data_dir}: has {found}, and both train and test are needed; {REMEDY}'
+      f'{builder.data_dir}: has {found}, and both train and test are needed; '
+      f'{tfds_directory.REMEDY}'
     )
   if found != NUM_EXAMPLES:
     logging.warning('%s has %s; Fashion-MNIST has %s', builder.data_dir, found, NUM_EXAMPLES)
 
 
-@contextlib.contextmanager
-def _locked(data_dir: str | None) -> Iterator[None]:
-  """Serializes preparation between processes with a file lock (local directories only)."""
-  root = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
-  if '://' in root:
-    yield
-    return
-  try:
-    os.makedirs(root, exist_ok=True)
-    with open(os.path.join(root, '.fashion_mnist.lock'), 'w') as lock:
-      fcntl.flock(lock, fcntl.LOCK_EX)
-      yield
-  except PermissionError:  # a read-only directory may have a prepared dataset, and needs no lock
-    yield
-
-
 def _check_version(data_dir: str | None) -> None:
-  home = os.path.join(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR), 'fashion_mnist')
+  home = os.path.join(_root(data_dir), 'fashion_mnist')
   with files.as_usage_error(f'--data_dir={data_dir}'):
     prefix = files.join(home, '')
     names = {file.uri.removeprefix(prefix).split('/')[0] for file in files.list_files(home)}
@@ -205,5 +204,5 @@ def _check(read: Examples, count: int, where: str) -> None:
   if found != (shape, np.uint8, np.int64, list(known)):
     raise app.UsageError(
       f'{where}: has images {found[0]} {found[1]} and labels {found[3]} {found[2]}; expected '
-      f'uint8 images of shape {shape} and int64 labels 0 to {known[-1]}; {REMEDY}'
+      f'uint8 images of shape {shape} and int64 labels 0 to {known[-1]}; {tfds_directory.REMEDY}'
     )

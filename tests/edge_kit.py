@@ -1,0 +1,58 @@
+"""Helpers of the tests of the trainer's edges: the smallest trainings there are."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from tests.train_kit import ROOT, run_trainer
+
+FLAGS = (
+  '--validation_examples=8',
+  '--epochs=1',
+  '--global_batch_size=8',
+  '--precision=float32',
+)  # 4 steps of 40 images
+
+
+def arguments(workdir: object, data_dir: object, *flags: str) -> list[str]:
+  return [f'--workdir={workdir}', f'--data_dir={data_dir}', *FLAGS, *flags]
+
+
+def run(workdir: object, data_dir: object, *flags: str, **kwargs) -> subprocess.CompletedProcess:
+  return run_trainer(*arguments(workdir, data_dir, *flags), **kwargs)
+
+
+def start(
+  workdir: object, data_dir: object, *flags: str, inside: tuple[str, ...] = (), **kwargs
+) -> subprocess.Popen:
+  command = [sys.executable, '-m', 'trainer.main', *arguments(workdir, data_dir, *flags)]
+  return subprocess.Popen(
+    [*inside, *command], cwd=ROOT, stderr=subprocess.PIPE, text=True, **kwargs
+  )
+
+
+def wait_until(sign: Callable[[], bool], process: subprocess.Popen) -> None:
+  """Returns when `sign` does; fails if the process ends before that."""
+  while not sign():
+    assert process.poll() is None, process.communicate()[1]
+    time.sleep(0.005)
+
+
+def read_until(process: subprocess.Popen, text: str) -> str:
+  """Returns standard error up to the line that contains `text`."""
+  said = ''
+  assert process.stderr
+  while text not in said:
+    line = process.stderr.readline()
+    assert line, said
+    said += line
+  return said
+
+
+def assert_one_line(said: str) -> str:
+  """Returns the last line of standard error, the only one of ours."""
+  assert 'Traceback' not in said
+  lines = said.splitlines()
+  assert [line for line in lines if line.startswith('lookbook-train: ')] == lines[-1:], said
+  return lines[-1]

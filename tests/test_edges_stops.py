@@ -1,0 +1,71 @@
+"""Trainings that are killed, stopped or interrupted at any point, also as process 1."""
+
+import os
+import signal
+
+import pytest
+
+from tests import edge_kit
+from tests.resume_kit import newest_step
+from tests.train_kit import step_losses, weights_sha256
+
+LONG = '--epochs=1000'  # is stopped before that
+AS_PROCESS_1 = ('unshare', '--pid', '--fork', '--mount-proc', '--kill-child')
+EXPORT, KERAS, REPORT = 'export/*incomplete*', 'keras/.*', 'report/*.png'
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason='only root may make pid namespaces')
+
+
+@pytest.mark.slow
+class TestKilledAfterTheLastStep:
+  @needs_root
+  @pytest.mark.parametrize('inside', [(), AS_PROCESS_1], ids=['any', 'as-process-1'])
+  @pytest.mark.parametrize('sign', [EXPORT, KERAS, REPORT])
+  def test_twice_it_ends_the_third_time(self, sign, inside, tiny, tiny_tfds_dir, tmp_path):
+    for _ in range(2):
+      process = edge_kit.start(tmp_path, tiny_tfds_dir, inside=inside)
+      edge_kit.wait_until(lambda: bool(list(tmp_path.glob(sign))), process)
+      process.kill()
+      process.communicate()
+      assert not (tmp_path / 'metrics.json').exists()
+    last = edge_kit.start(tmp_path, tiny_tfds_dir, inside=inside)
+    _, said = last.communicate()
+    assert last.returncode == 0, said
+    assert weights_sha256(tmp_path) == weights_sha256(tiny)
+    assert [path.name for path in (tmp_path / 'export').iterdir()] == ['1']
+
+
+@pytest.mark.slow
+class TestASignal:
+  CODES = pytest.mark.parametrize(
+    ('number', 'code'), [(signal.SIGTERM, 75), (signal.SIGINT, 130)], ids=['SIGTERM', 'SIGINT']
+  )
+
+  @CODES
+  def test_between_steps_saves_them(self, number, code, tiny_tfds_dir, tmp_path):
+    process = edge_kit.start(tmp_path, tiny_tfds_dir, LONG)
+    edge_kit.read_until(process, 'epoch 1/')
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == code, said
+    line = edge_kit.assert_one_line(said)
+    assert f'stopped by {number.name} at step {newest_step(tmp_path)}; rerun' in line
+    assert [step for step, _ in step_losses(tmp_path)] == list(range(1, newest_step(tmp_path) + 1))
+
+  @CODES
+  @pytest.mark.parametrize('sign', ['port.cc', 'training on'], ids=['imports', 'traces'])
+  def test_before_the_first_step_ends_it(self, sign, number, code, tiny_tfds_dir, tmp_path):
+    process = edge_kit.start(tmp_path, tiny_tfds_dir, LONG)
+    edge_kit.read_until(process, sign)
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == code, said
+    assert f'stopped by {number.name}' in edge_kit.assert_one_line(said)
+
+  @CODES
+  def test_in_the_export_ends_it(self, number, code, tiny_tfds_dir, tmp_path):
+    process = edge_kit.start(tmp_path, tiny_tfds_dir)
+    edge_kit.read_until(process, 'epoch 1/1')
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == code, said
+    assert f'stopped by {number.name}' in edge_kit.assert_one_line(said)

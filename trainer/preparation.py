@@ -1,0 +1,190 @@
+"""What precedes the first step: settings, workdir and data, checked to be the same on all hosts."""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import pathlib
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+from absl import app
+
+from storage import files
+from trainer import agreement, data, datasets, devices, hold, hosts, models, workdir
+from trainer.config import Config, Recipe
+from trainer.datasets import Dataset
+
+MARK = '.hosts'  # in the workdir: a random text of the host that writes, which all must read
+MARK_SECONDS = 5  # to wait for it, because a network file system may show it late
+PACKAGES = ('tensorflow', 'keras', 'numpy')
+OF_ONE_HOST = {'keep_checkpoints'}  # options of the loop that only the host that writes follows
+
+
+@dataclasses.dataclass
+class Ready:
+  """What a run needs.
+
+  Attributes:
+    recipe: with the precision for these devices.
+    dataset: what it trains on.
+    images: a description of the training images that differs if one of them does.
+    train: the images to train on.
+    validation: the images to select the best epoch with.
+    finished: the metrics, if the run is finished already.
+  """
+
+  recipe: Recipe
+  dataset: Dataset
+  images: str
+  train: data.Examples
+  validation: data.Examples
+  finished: dict[str, Any] | None
+
+  def owned(self) -> dict[str, Any]:
+    """Returns what the workdir belongs to."""
+    return {**self.recipe.fixed(), workdir.DATA: self.images}
+
+
+@contextlib.contextmanager
+def prepared(
+  config: Config, directory: str, strategy: tf.distribute.Strategy, agreed: agreement.Agreement
+) -> Iterator[Ready]:
+  """Yields what a run needs. In the block, no other process can write to the workdir.
+
+  Raises:
+    app.UsageError: bad input, or hosts that differ in what has to be the same.
+    hold.Held: another process writes to the workdir.
+    failures.Failure: one of these on another host.
+  """
+  is_chief = hosts.is_chief(strategy)
+  with contextlib.ExitStack() as stack:
+
+    def take_workdir() -> agreement.Facts:
+      if is_chief:
+        workdir.check_writable(directory)
+        stack.enter_context(hold.hold(directory))
+      return _settings(config)
+
+    agreed.require_same(take_workdir)
+    _check_shared(directory, is_chief, agreed)
+    found: list[Ready] = []
+
+    def read() -> agreement.Facts:
+      found.append(_read(config, directory, strategy.num_replicas_in_sync))
+      ready = found[0]
+      return {
+        '--precision': ready.recipe.precision,
+        'data': ready.images,
+        'finished': ready.finished is not None,
+      }
+
+    agreed.require_same(read)
+    if is_chief and not found[0].finished:
+      workdir.claim(directory, found[0].owned())
+    yield found[0]
+
+
+def _settings(config: Config) -> agreement.Facts:
+  """Returns what has to be the same on all hosts and is known before any data is read."""
+  options = {**config.recipe.settings(), **dataclasses.asdict(config.loop)}
+  flags = {**options, 'all_reduce': config.all_reduce}
+  return {
+    **{f'--{name}': value for name, value in flags.items() if name not in OF_ONE_HOST},
+    **{f'version of {name}': importlib.metadata.version(name) for name in PACKAGES},
+    'version of trainer/ (sha256)': _code_sha256(),
+  }
+
+
+def _code_sha256() -> str:
+  """Returns a short checksum of the trainer's own modules."""
+  here, digest = pathlib.Path(__file__).parent, hashlib.sha256()
+  for path in sorted(here.rglob('*.py')):
+    digest.update(path.read_bytes())
+  return digest.hexdigest()[:12]
+
+
+def _check_shared(directory: str, is_chief: bool, agreed: agreement.Agreement) -> None:
+  """Raises app.UsageError if a host does not see the workdir of the host that writes."""
+  if agreed.is_alone:
+    return
+  path, mark = files.join(directory, MARK), secrets.token_hex(8)
+
+  def write() -> agreement.Facts:
+    if is_chief:
+      workdir.write(path, mark)
+    return {}
+
+  agreed.together(write)
+  try:
+    found = agreed.together(lambda: {'directory': directory, 'mark': _read_mark(path)})
+  finally:
+    if is_chief:
+      files.remove([path])
+  for name, theirs in zip(hosts.names(), found):
+    if theirs['mark'] != found[0]['mark']:
+      raise app.UsageError(
+        f'--workdir={theirs["directory"]}: on {name} is not shared with {hosts.names()[0]}, which '
+        f'writes to {found[0]["directory"]}; pass a gs:// directory or one on a shared disk'
+      )
+
+
+def _read_mark(path: str) -> str | None:
+  """Returns the mark in the workdir as this host sees it; None if it sees none."""
+  deadline = time.monotonic() + MARK_SECONDS
+  while not files.exists(path):
+    if time.monotonic() > deadline:
+      return None
+    time.sleep(MARK_SECONDS / 10)
+  return files.read(path).decode()
+
+
+def _read(config: Config, directory: str, replicas: int) -> Ready:
+  """Reads the training images, unless something is wrong that is known without them."""
+  precision = devices.dtype_policy(config.recipe.precision)
+  recipe = dataclasses.replace(config.recipe, precision=precision)
+  paths = {'data_dir': config.data_dir, 'idx_dir': config.idx_dir, 'source': config.source}
+  dataset = datasets.load(recipe.dataset, **paths)
+  models.check_image_shape(recipe.model, dataset.image_shape)
+  _check(recipe, replicas, dataset.num_examples['train'])
+  workdir.check(directory, recipe.fixed())
+  everything = dataset.read('train')
+  _check(recipe, replicas, len(everything))
+  split = data.split_validation(everything, recipe.validation_examples, recipe.seed)
+  ready = Ready(recipe, dataset, _describe(dataset, everything), *split, finished=None)
+  workdir.check(directory, ready.owned())
+  found = workdir.finished(directory)
+  if found and found['epochs'] == recipe.num_epochs:
+    ready.finished = found
+  return ready
+
+
+def _describe(dataset: Dataset, images: data.Examples) -> str:
+  """Returns the name of the images, their number, and a checksum of them and their labels."""
+  digest = hashlib.sha256(repr((dataset.labels, images.pixels.shape)).encode())
+  digest.update(images.labels.tobytes())
+  digest.update(images.pixels.tobytes())
+  return f'{dataset.name} of {len(images)} training images, sha256 {digest.hexdigest()[:16]}'
+
+
+def _check(recipe: Recipe, replicas: int, all_examples: int) -> None:
+  """Raises app.UsageError if the batches cannot be made of so many training images."""
+  train_examples = all_examples - recipe.validation_examples
+  batch = recipe.global_batch_size
+  if train_examples <= 0:
+    raise app.UsageError(
+      f'--validation_examples={recipe.validation_examples}: none of {all_examples} images left to '
+      'train on; pass fewer'
+    )
+  if batch % replicas:
+    below = batch // replicas * replicas
+    raise app.UsageError(
+      f'--global_batch_size={batch}: not divisible by {replicas} replicas; pass {below or replicas}'
+    )
+  if batch > train_examples:
+    raise app.UsageError(
+      f'--global_batch_size={batch}: more than the {train_examples} training images; pass fewer'
+    )

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import glob
 import io
 import os
 import shutil

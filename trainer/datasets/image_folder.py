@@ -107,8 +107,8 @@ def _read(
   if decoded.reasons:
     first = min(decoded.reasons)
     raise app.UsageError(
-      f'--source: {found[first]} cannot be used ({decoded.reasons[first]}); every image must be like '
-      f'{paths["train"][0]}'
+      f'--source: {found[first]} cannot be used ({decoded.reasons[first]}); every image must be '
+      f'like {paths["train"][0]}'
     )
   index = {label: i for i, label in enumerate(labels)}
   return Examples(decoded.pixels, np.array([index[_label(path)] for path in found], np.int64))

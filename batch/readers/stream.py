@@ -40,9 +40,11 @@ class Codec(NamedTuple):
   piece_bytes: int
 
 
-ZLIB = Codec('zlib', (b'\x78\x01', b'\x78\x5e', b'\x78\x9c', b'\x78\xda'), zlib.decompressobj, 8192)
+ZLIB = Codec(
+  'zlib', (b'\x78\x01', b'\x78\x5e', b'\x78\x9c', b'\x78\xda'), zlib.decompressobj, 32 << 10
+)
 CODECS = (
-  Codec('gzip', (GZIP + b'\x08',), lambda: zlib.decompressobj(wbits=31), 8192),
+  Codec('gzip', (GZIP + b'\x08',), lambda: zlib.decompressobj(wbits=31), 32 << 10),
   Codec('bzip2', tuple(b'BZh%d1AY&SY' % n for n in range(1, 10)), bz2.BZ2Decompressor, 1024),
   Codec('xz', (b'\xfd7zXZ\0',), lambda: lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES), 1024),
   Codec(

@@ -127,8 +127,12 @@ def read_members(source: stream.Stream) -> Iterator[Member]:
       if note == CUT_SHORT:
         return
       continue
-    member = _member(source, header, offset, extension)
-    extension = NO_EXTENSION
+    if extension is NO_EXTENSION and header[156:157] == b'0':
+      size = tar_numbers.number(header[124:136])
+      member = Member(offset, FILE, tar_numbers.name(header), size)
+    else:
+      member = _member(source, header, offset, extension)
+      extension = NO_EXTENSION
     if source.lacks(member.stored):
       source.position -= 1
       yield from _pass_over(source, 0, offset)

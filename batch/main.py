@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app
 
-from batch import exit_codes, flags, names, runner
+from batch import arguments, exit_codes, flags, names, runner
 from images import model_card
 from storage import files
 
@@ -131,14 +131,14 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   Raises:
     app.UsageError: a value is invalid.
   """
-  parser = flags.Parser(
+  parser = arguments.Parser(
     prog='lookbook-score',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
     epilog="All of Beam's options pass through: --runner=FlinkRunner, --direct_num_workers=4 etc.",
   )
-  flags.add_arguments(parser)
+  arguments.add_arguments(parser)
   return parser.parse_known_args(list(argv))
 
 

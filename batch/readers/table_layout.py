@@ -67,44 +67,48 @@ def find_columns(schema: pa.Schema, uri: str, settings: flags.Settings) -> Layou
   Raises:
     app.UsageError: a column is missing, of another type, or would overwrite the predictions'.
   """
-  given = {
-    'image_column': settings.image_column,
-    'id_column': settings.id_column,
-    'label_column': settings.label_column,
-  }
-  for flag, name in [*given.items(), *(('carry', name) for name in settings.carry)]:
-    _check_exists(schema, uri, flag, name)
+  for flag in ('image_column', 'id_column', 'label_column'):
+    _check_exists(schema, uri, flag, getattr(settings, flag))
+  for name in settings.carry:
+    _check_exists(schema, uri, 'carry', name)
   image = settings.image_column or find_image(schema)
   if not image:
     raise app.UsageError(
       f'{uri}: has no column of images, only {listed(schema)}; name one with --image_column'
     )
   _check_type(schema, uri, 'image_column', image, is_image, 'a column of bytes')
-  identity, label = settings.id_column, settings.label_column
-  if identity:
-    _check_type(schema, uri, 'id_column', identity, is_id, 'a column of text or numbers')
-  if label:
-    _check_type(schema, uri, 'label_column', label, is_label, 'a column of names or integers')
-  usual = {'id': is_id, 'label': is_label}
-  found = [name for name in usual if name in schema.names and not given[f'{name}_column']]
-  if 'id' in found and schema.field('id').metadata == PARTITION:
-    found.remove('id')
-  unusable = [name for name in found if not usual[name](kind_of(schema, name))]
-  usable = set(found) - set(unusable)
-  identity = identity or ('id' if 'id' in usable else '')
-  label = label or ('label' if 'label' in usable else '')
+  _check_named(schema, uri, settings)
+  usable, unusable = _usual_columns(schema, settings)
+  identity = settings.id_column or ('id' if 'id' in usable else '')
+  label = settings.label_column or ('label' if 'label' in usable else '')
   carry = _carried(settings.carry, identity, uri)
   for name in (image, identity, label, *carry):
     if schema.names.count(name) > 1:
       raise app.UsageError(f'{uri}: has several columns called {name}; rename all but one')
-  return Layout(
-    image,
-    identity,
-    label,
-    carry,
-    class_names(schema, label) if label and not settings.label_offset else None,
-    [f'{name} column of type {kind_of(schema, name)}' for name in unusable],
-  )
+  names = class_names(schema, label) if label and not settings.label_offset else None
+  return Layout(image, identity, label, carry, names, unusable)
+
+
+def _check_named(schema: pa.Schema, uri: str, settings: flags.Settings) -> None:
+  """Checks the types of the columns that the settings name for ids and labels."""
+  if name := settings.id_column:
+    _check_type(schema, uri, 'id_column', name, is_id, 'a column of text or numbers')
+  if name := settings.label_column:
+    _check_type(schema, uri, 'label_column', name, is_label, 'a column of names or integers')
+
+
+def _usual_columns(schema: pa.Schema, settings: flags.Settings) -> tuple[set[str], list[str]]:
+  """Returns which of the columns id and label can be used, and what is wrong with the others."""
+  fits = {'id': is_id, 'label': is_label}
+  given = {'id': settings.id_column, 'label': settings.label_column}
+  found = [name for name in fits if name in schema.names and not given[name]]
+  if 'id' in found and schema.field('id').metadata == PARTITION:
+    found.remove('id')
+  usable = {name for name in found if fits[name](kind_of(schema, name))}
+  unusable = [
+    f'{name} column of type {kind_of(schema, name)}' for name in found if name not in usable
+  ]
+  return usable, unusable
 
 
 def _check_exists(schema: pa.Schema, uri: str, flag: str, name: str) -> None:

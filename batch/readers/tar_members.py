@@ -101,55 +101,83 @@ NO_EXTENSION = _Extension()
 
 
 def read_members(source: stream.Stream) -> Iterator[Member]:
-  """Yields the members, and where something is unreadable one of kind DAMAGE."""
+  """Yields the members, and one of kind DAMAGE where something is unreadable."""
   foreign = content.archive_kind(source.peek(content.BEGINNING_BYTES))
   if foreign:
     yield Member(0, DAMAGE, note=f'the file is {foreign}; unpack it, or pack its files as tar')
     return
-  extension, zero_blocks = NO_EXTENSION, 0
-  while source.ensure(1):
-    offset = source.offset
-    header = source.take(BLOCK)
-    if not header.strip(b'\0'):
-      zero_blocks += 1
-      continue
-    if not tar_numbers.is_header(header):
-      source.position -= len(header)
-      yield from _pass_over(source, zero_blocks)
-      extension, zero_blocks = NO_EXTENSION, 1 if source.at_end() else 0
-      continue
-    zero_blocks = 0
-    if header[156:157] in EXTENSIONS:
-      extension = _Extension() if extension is NO_EXTENSION else extension
-      note = _extend(source, header, extension)
-      if note:
-        yield Member(offset, DAMAGE if note == CUT_SHORT else note, note=source.broken or note)
-      if note == CUT_SHORT:
-        return
-      continue
-    if extension is NO_EXTENSION and header[156:157] == b'0':
+  yield from _Reader(source).read()
+
+
+class _Reader:
+  """Reads an archive, header by header."""
+
+  def __init__(self, source: stream.Stream):
+    self._source = source
+    self._extension = NO_EXTENSION
+    self._zero_blocks = 0  # since the last header
+    self._is_cut = False
+
+  def read(self) -> Iterator[Member]:
+    """Yields the members and the damage."""
+    source = self._source
+    while not self._is_cut and source.ensure(1):
+      offset = source.offset
+      header = source.take(BLOCK)
+      if not header.strip(b'\0'):
+        self._zero_blocks += 1
+      elif not tar_numbers.is_header(header):
+        source.position -= len(header)
+        yield from self._find_next(offset)
+      elif header[156:157] in EXTENSIONS:
+        self._zero_blocks = 0
+        yield from self._read_extension(header, offset)
+      else:
+        self._zero_blocks = 0
+        yield from self._read_member(header, offset)
+    if not self._is_cut and not self._zero_blocks:
+      yield Member(source.offset, DAMAGE, note=source.broken or NO_END)
+    elif not self._is_cut and source.broken:
+      yield Member(source.offset, DAMAGED_END)
+
+  def _find_next(self, offset: int) -> Iterator[Member]:
+    """Moves to the next header or the end, and yields what the bytes from `offset` are."""
+    yield _pass_over(self._source, self._zero_blocks, offset)
+    self._extension, self._zero_blocks = NO_EXTENSION, int(self._source.at_end())
+
+  def _read_extension(self, header: bytes, offset: int) -> Iterator[Member]:
+    """Reads a header that describes the next member; yields it if it is damaged."""
+    if self._extension is NO_EXTENSION:
+      self._extension = _Extension()
+    note = _extend(self._source, header, self._extension)
+    if note:
+      kind = DAMAGE if note == CUT_SHORT else note
+      yield Member(offset, kind, note=self._source.broken or note)
+    self._is_cut = note == CUT_SHORT
+
+  def _read_member(self, header: bytes, offset: int) -> Iterator[Member]:
+    """Yields a member, unless it is ignored, and moves to its end."""
+    source = self._source
+    if self._extension is NO_EXTENSION and header[156:157] == b'0':
       size = tar_numbers.number(header[124:136])
       member = Member(offset, FILE, tar_numbers.name(header), size)
     else:
-      member = _member(source, header, offset, extension)
-      extension = NO_EXTENSION
+      member = _member(source, header, offset, self._extension)
+      self._extension = NO_EXTENSION
     if source.lacks(member.stored):
       source.position -= 1
-      yield from _pass_over(source, 0, offset)
-      zero_blocks = 1 if source.at_end() else 0
-      continue
+      self._zero_blocks = 0
+      yield from self._find_next(offset)
+      return
     end = source.offset + member.stored
     if member.kind != IGNORED:
       yield member
-    if not source.skip(end - source.offset):
-      if member.kind != DAMAGE:
-        yield Member(offset, DAMAGE, note=source.broken or CUT_SHORT)
+    if source.skip(end - source.offset):
+      source.skip(-member.stored % BLOCK)
       return
-    source.skip(-member.stored % BLOCK)
-  if not zero_blocks:
-    yield Member(source.offset, DAMAGE, note=source.broken or NO_END)
-  elif source.broken:
-    yield Member(source.offset, DAMAGED_END)
+    self._is_cut = True
+    if member.kind != DAMAGE:
+      yield Member(offset, DAMAGE, note=source.broken or CUT_SHORT)
 
 
 def _extend(source: stream.Stream, header: bytes, extension: _Extension) -> str:
@@ -191,18 +219,13 @@ def _member(source: stream.Stream, header: bytes, offset: int, extension: _Exten
   return Member(offset, KINDS.get(kind, FILE), name, size, tar_numbers.text(link), sparse)
 
 
-def _pass_over(
-  source: stream.Stream, zero_blocks: int, begin: int | None = None
-) -> Iterator[Member]:
-  """Moves to the next header or the end, and yields what is wrong with the bytes from `begin`."""
-  begin = source.offset if begin is None else begin
+def _pass_over(source: stream.Stream, zero_blocks: int, begin: int) -> Member:
+  """Moves to the next header or the end, and returns what is wrong with the bytes from `begin`."""
   if _find_header(source):
-    note = f'{source.offset - begin} bytes are no member of the archive'
-    yield Member(begin, DAMAGE, note=note)
-  elif zero_blocks > 1:
-    yield Member(begin, DAMAGED_END if source.broken else AFTER_END)
-  else:
-    yield Member(begin, DAMAGE, note=source.broken or f'{CUT_SHORT} or damaged')
+    return Member(begin, DAMAGE, note=f'{source.offset - begin} bytes are no member of the archive')
+  if zero_blocks > 1:
+    return Member(begin, DAMAGED_END if source.broken else AFTER_END)
+  return Member(begin, DAMAGE, note=source.broken or f'{CUT_SHORT} or damaged')
 
 
 def _find_header(source: stream.Stream) -> bool:

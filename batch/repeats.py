@@ -90,7 +90,7 @@ def _hashes(ids: Sequence[str]) -> np.ndarray:
   """Returns a hash of each id, uint64 (N,), the same in every process."""
   if not ids:
     return np.zeros(0, np.uint64)
-  encoded = [name.encode() for name in ids]
+  encoded = [name.encode('utf-8', 'surrogatepass') for name in ids]
   if max(map(len, encoded)) > LONG_BYTES:
     encoded = [_short(name) for name in encoded]
   width = -(-max(map(len, encoded)) // 8) * 8 or 8

@@ -67,7 +67,7 @@ def test_a_gzip_file_cut_short_gives_the_reason_for_each_row(tmp_path):
   found = reader_kit.read_all(tmp_path, chunk_images=7)
   assert 0 < len(found.ids) < ROWS
   assert found.seen() == ROWS
-  assert 'gzip stream is cut short' in found.rejects[0].reason
+  assert 'gzip data is cut short' in found.rejects[0].reason
 
 
 @pytest.mark.parametrize('suffix', ['', '.gz'])

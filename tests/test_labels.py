@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from absl import app
 
-from batch import chunk, labels, main, repeats
+from batch import chunk, labels, main
 from tests import model_kit, pictures
 from tests import score_kit as kit
 
@@ -106,23 +106,6 @@ def test_a_label_map_that_will_not_do_is_refused(text, said, tmp_path):
     labels.read_map(f'{tmp_path}/none', FASHION)
 
 
-def test_repeated_ids_are_counted_exactly_and_many_about(monkeypatch):
-  ids = ['a', 'b', 'a', '', 'ü' * 300, 'ü' * 300, '\udcff', 'a']
-  assert repeats.Ids.of(ids).repeated() == 3
-  parts = [repeats.Ids.of([each]) for each in ids]
-  assert sum(parts, repeats.Ids()).repeated() == 3
-  assert repeats.Ids.from_json(json.loads(json.dumps(parts[0].to_json()))) == parts[0]
-  assert repeats.Ids.of([]).repeated() == 0
-  monkeypatch.setattr(repeats, 'MAX_IDS', 1000)
-  many = [repeats.Ids.of([f'id {n}' for n in range(k, k + 500)]) for k in range(0, 20_000, 500)]
-  once = sum(many, repeats.Ids())
-  assert once.repeated() == 0
-  assert len(once.hashes) <= 8000
-  assert sum([*many, *many], repeats.Ids()).repeated() == pytest.approx(20_000, rel=0.15)
-  same = sum([repeats.Ids.of(['x'] * 500)] * 10, repeats.Ids())
-  assert same.repeated() == 4999
-
-
 def test_foreign_labels_and_repeated_ids_are_said_last(tmp_path, capsys):
   model_kit.export_model(tmp_path / 'model' / '1', labels=[f'class {i}' for i in range(10)])
   rows = ['uri,id,label']
@@ -133,14 +116,14 @@ def test_foreign_labels_and_repeated_ids_are_said_last(tmp_path, capsys):
   argv = kit.flags_for(tmp_path / 'model' / '1', tmp_path / 'list.csv', tmp_path / 'a')
   assert main.cli([*argv, *kit.IN_PROCESS]) == 0
   lines = capsys.readouterr().out.splitlines()
-  assert '2 images have the id of another' in lines
+  assert 'images whose id an earlier one has: 2' in lines
   assert lines[-1] == (
     "4 images have a label that is not one of the model, such as 'Hat'; pass --label_map or "
     '--label_offset'
   )
   summary = json.loads((tmp_path / 'a' / 'summary.json').read_text())
   assert summary['foreign_labels'] == {'Hat': 4}
-  assert summary['images_with_repeated_id'] == 2
+  assert summary['repeated_ids'] == 2
   (tmp_path / 'map.json').write_text('{"Hat": "class 3", "4": 4, "5": 5}')
   argv = kit.flags_for(tmp_path / 'model' / '1', tmp_path / 'list.csv', tmp_path / 'b')
   assert main.cli([*argv, f'--label_map={tmp_path}/map.json', *kit.IN_PROCESS]) == 0

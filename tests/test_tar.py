@@ -14,7 +14,7 @@ import pytest
 import zstandard
 from absl import app
 
-from batch import chunk, source
+from batch import chunk, listing, source
 from batch.readers import tar_samples
 from benchmarks import collection
 from storage import files
@@ -294,7 +294,7 @@ def test_compressed_archives_are_read_up_to_damage(name, pack, tmp_path):
   plain = pathlib.Path(write(tmp_path / 'plain', *members)).read_bytes()
   path = tmp_path / name
   path.write_bytes(pack(plain))
-  assert source.guess_format(name) == 'tar'
+  assert listing.guess_format(name) == 'tar'
   assert list(read_one(str(path)).encoded) == [content for _, content in members]
   path.write_bytes(pack(plain)[: len(pack(plain)) * 3 // 4])
   columns = read_one(str(path))

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -11,10 +10,10 @@ import pyarrow.compute as pc
 from absl import app
 
 from batch import chunk, flags
-from batch.readers import row_groups, stream, table_fields, table_layout, table_rows
+from batch.readers import row_groups, table_fields, table_layout, table_rows
 from batch.readers.base import MAX_MISSING_ROWS, Planned
 from batch.readers.table_layout import Layout
-from batch.readers.table_rows import Row
+from batch.readers.table_rows import Block
 from storage import files
 
 FILE_NAME = r'\.(parquet|pq)$'
@@ -25,6 +24,7 @@ BESIDE = re.compile(
 )
 # The paths in structs of images are ids if no two are equal. They are compared up to so many rows.
 MAX_COMPARED_ROWS = 1 << 22
+REJECTS_AT_ONCE = 4096
 
 
 @dataclasses.dataclass
@@ -131,11 +131,10 @@ def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[ch
       yield chunk.ReadImages(encoded=[], carried=_none_carried(shard, settings), rejects=[reject])
     return
   with row_groups.opened(shard.uri) as table:
-    rows = itertools.islice(_rows(table, shard, settings), skip, None)
     schema, layout = _find_columns(table, shard.uri, settings)
     none = table_layout.no_rows(schema, layout.carry)
-    for items in stream.batch_by_size(rows, Row.num_bytes, settings.chunk_images):
-      yield table_rows.to_columns(items, layout, none)
+    for blocks in table_rows.cut(_blocks(table, shard, settings), skip, settings.chunk_images):
+      yield table_rows.to_columns(blocks, layout, none)
 
 
 def _find_columns(
@@ -154,7 +153,9 @@ def _none_carried(shard: chunk.Shard, settings: flags.Settings) -> pa.Table | No
     return table_layout.no_rows(schema, layout.carry)
 
 
-def _rows(table: row_groups.Table, shard: chunk.Shard, settings: flags.Settings) -> Iterator[Row]:
+def _blocks(
+  table: row_groups.Table, shard: chunk.Shard, settings: flags.Settings
+) -> Iterator[Block]:
   """Yields the pictures of a shard, and a reason for each row that cannot be read."""
   _, layout = _find_columns(table, shard.uri, settings)
   own = set(table.schema.names)
@@ -169,14 +170,15 @@ def _rows(table: row_groups.Table, shard: chunk.Shard, settings: flags.Settings)
       if isinstance(part, str):
         yield from _missing(shard.uri, first, stop, part)
       else:
-        yield from table_rows.to_rows(part, first, constant, shard, layout)
+        yield table_rows.to_block(part, first, constant, shard, layout)
         first += part.num_rows
     first = stop
 
 
-def _missing(uri: str, first: int, stop: int, reason: str) -> Iterator[Row]:
+def _missing(uri: str, first: int, stop: int, reason: str) -> Iterator[Block]:
   if stop - first > MAX_MISSING_ROWS:
-    yield Row(f'{uri}#{first}', f'{reason}; {stop - first} rows are missing')
+    yield table_rows.rejected([f'{uri}#{first}'], f'{reason}; {stop - first} rows are missing')
     return
-  for row in range(first, stop):
-    yield Row(f'{uri}#{row}', reason)
+  for start in range(first, stop, REJECTS_AT_ONCE):
+    rows = range(start, min(start + REJECTS_AT_ONCE, stop))
+    yield table_rows.rejected([f'{uri}#{row}' for row in rows], reason)

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 
 from storage import files
 
-BATCH_ROWS = 256  # few, so that a run of large pictures stays small; fewer cost time
-BATCH_BYTES = 16 << 20
+BATCH_ROWS = 256  # few, so that a run of large pictures stays small; fewer would take longer
+BATCH_BYTES = 16 << 20  # of a smaller row group, more rows are read at once
 BUFFER_BYTES = 1 << 20  # of each column; without a buffer Arrow reads a whole row group of it
 MAX_SINGLE_ROWS = 1 << 14
 # What Arrow raises for damage. It takes malformed names for text.
@@ -126,7 +126,10 @@ class Table:
         yield batch.slice(first)
 
   def _batch_rows(self, group: int, max_rows: int) -> int:
-    row_bytes = self._metadata.row_group(group).total_byte_size // max(self.rows[group], 1)
+    group_bytes = self._metadata.row_group(group).total_byte_size
+    if group_bytes <= BATCH_BYTES:
+      return max_rows
+    row_bytes = group_bytes // max(self.rows[group], 1)
     return max(1, min(max_rows, BATCH_ROWS, BATCH_BYTES // max(row_bytes, 1)))
 
   def read_paths(self, column: str) -> pa.ChunkedArray | None:

@@ -252,3 +252,14 @@ def test_empty_files_are_no_shards_and_other_files_are_refused(encoded, tmp_path
   write(tmp_path / 'e.tfrecord', [b'\xff\xff'])
   with pytest.raises(app.UsageError, match=r'its records are not tf\.train\.Example'):
     plan(files.match(str(tmp_path / 'e.tfrecord')), settings)
+
+
+def test_a_damaged_key_costs_one_record(encoded, tmp_path):
+  records = [example({'image': image, 'label': 3}) for image in encoded[:20]]
+  records[5] = records[5].replace(b'label', b'la\xa9el').replace(b'image', b'labe\xa9')
+  path = write(tmp_path / 'a.tfrecord', records)
+  columns = read(path)
+  assert columns.ids == [f'{path}#{row}' for row in range(20) if row != 5]
+  assert [(r.id, r.reason) for r in columns.rejects] == [
+    (f'{path}#5', 'the record is not a tf.train.Example')
+  ]

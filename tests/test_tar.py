@@ -142,8 +142,8 @@ def test_long_names_folders_and_samples_without_an_image(encoded, tmp_path):
       ('#lonely', 'the sample has no image, only .cls')
     ]
     assert columns.passed_over == {
-      'not an image (.json)': 1,
-      'not an image': 1,
+      '.json file': 1,
+      'file without an extension': 1,
       'label apart from its image': 1,
     }
 
@@ -242,7 +242,7 @@ def test_pictures_are_known_by_their_content(encoded, tmp_path):
   )
   columns = read_one(path)
   assert columns.ids == [f'#{n:03}' for n in range(6)]
-  assert columns.passed_over == {'not an image (.txt)': 1, 'not an image (.wav)': 1}
+  assert columns.passed_over == {'.txt file': 1, '.wav file': 1}
 
 
 def test_a_member_that_is_too_large_is_rejected_and_the_rest_read(encoded, tmp_path, monkeypatch):

@@ -1,11 +1,8 @@
-"""What a file is, by how it begins, and which extensions pictures have."""
+"""What bytes without a name are, by how they begin.
 
-# Of files that show a picture, whether it can be decoded or not: those that cannot are rejects.
-PICTURE_EXTENSIONS = frozenset(
-  ['png', 'apng', 'jpg', 'jpeg', 'jpe', 'jfif', 'gif', 'bmp', 'dib', 'webp', 'tif', 'tiff']
-  + ['avif', 'avifs', 'heic', 'heif', 'jp2', 'j2k', 'jpx', 'jxl', 'ico', 'psd', 'tga']
-  + ['ppm', 'pgm', 'pbm', 'pnm']
-)
+Only signatures that other data hardly begins with: see `sniff` for files, whose names tell too.
+"""
+
 PICTURE_BRANDS = (b'avif', b'avis', b'heic', b'heix', b'heim', b'heis', b'mif1', b'msf1')
 PICTURE_SIGNATURES = (
   b'\x89PNG\r\n\x1a\n',

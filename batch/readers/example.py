@@ -93,7 +93,10 @@ class Records:
     spec = {key: scalars[kind] for key, kind in layout.kinds.items()}
     try:
       tensors = tf.io.parse_example(records, spec)
-    except tf.errors.InvalidArgumentError:
+    except (
+      tf.errors.InvalidArgumentError,
+      UnicodeDecodeError,
+    ):  # of its message, which quotes keys
       return None
     found = {key: tensor.numpy().tolist() for key, tensor in tensors.items()}
     encoded = found[layout.image]

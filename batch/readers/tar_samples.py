@@ -5,11 +5,12 @@ pictures are images, with the sample's label.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from batch import chunk, flags
-from batch.readers import content, stream
+from batch.readers import sniff, stream
 from batch.readers.tar_members import DAMAGE, FILE, LINK, Member, read_members
 
 MAX_MEMBER_BYTES = 256 << 20  # a larger member is rejected before it fills a worker's memory
@@ -17,6 +18,7 @@ MAX_TEXT_BYTES = 1000  # of an id or a label
 MAX_PART_IMAGES = 1000  # of a sample: a larger one is passed on in parts, so that memory is bounded
 MAX_KNOWN_NAMES = 1 << 20  # in an archive, 70 MB; beyond, a name may repeat
 LABEL_SUFFIX = 'cls'
+IS_PICTURE_NAME = re.compile(rf'(.*\.)?({sniff.EXTENSIONS})').fullmatch  # of suffixes
 HIDDEN, RESOURCE_FORK = 'hidden file', 'resource fork'
 OTHER_PICTURE = 'picture outside the image column'
 LATE_LABEL = 'label apart from its image'
@@ -114,7 +116,7 @@ class Archive:
 
   def _add(self, sample: Sample, member: Member, suffix: str) -> str:
     """Adds a member to its sample, or returns what kind it is if it is of no use there."""
-    is_file, extension = member.kind == FILE, suffix.rpartition('.')[2]
+    is_file = member.kind == FILE
     if is_file and suffix == self._label_suffix:
       is_late = sample.is_continued and sample.label is None  # for the parts before
       sample.label = self._source.peek(min(member.stored, MAX_TEXT_BYTES))
@@ -122,9 +124,7 @@ class Archive:
     if is_file and suffix == self._id_suffix:
       sample.id = self._source.peek(min(member.stored, MAX_TEXT_BYTES))
       return ''
-    is_picture = extension in content.PICTURE_EXTENSIONS or (
-      is_file and content.is_picture(self._source.peek(min(member.stored, content.BEGINNING_BYTES)))
-    )
+    is_picture = IS_PICTURE_NAME(suffix) or (is_file and self._is_picture(member))
     if suffix == self._image_suffix or (is_picture and self._image_suffix is None):
       picture = self._picture(member)
       if picture:
@@ -134,8 +134,13 @@ class Archive:
       return OTHER_PICTURE
     if not is_file:
       return 'link'
-    is_plain = extension.isascii() and extension.isalnum() and len(extension) <= 10
-    return f'not an image (.{extension})' if is_plain else 'not an image'
+    return sniff.kind_of(member.name)
+
+  def _is_picture(self, member: Member) -> bool:
+    """Returns whether a member, whose name does not tell, begins as an image does."""
+    return sniff.may_be_image(member.name) and sniff.is_image(
+      self._source.peek(min(member.stored, sniff.HEAD_BYTES))
+    )
 
   def _picture(self, member: Member) -> Picture | None:
     """Returns a picture, or None if the archive is cut short in it."""

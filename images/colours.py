@@ -52,11 +52,12 @@ def without_colour(rgb: np.ndarray) -> np.ndarray | None:
 
   Lossy formats give grey pixels a tint; so much is not taken for colour.
   """
-  channels = cv2.split(rgb)
-  brightest, darkest = np.maximum.reduce(channels), np.minimum.reduce(channels)
-  if (brightest - darkest).max() > TOLERANCE:
-    return None
-  return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+  red, green, blue = cv2.split(rgb)
+  brightest, darkest = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+  tint = (brightest - darkest).max()
+  if not tint:
+    return red
+  return None if tint > TOLERANCE else cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

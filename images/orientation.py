@@ -3,7 +3,7 @@
 import re
 import struct
 
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 TAG = 0x0112
 VALUE_FORMATS = {1: 'B', 3: 'H', 4: 'I'}  # by EXIF type
@@ -27,9 +27,8 @@ def upright(image: Image.Image) -> Image.Image:
 
 def _of(image: Image.Image) -> int:
   """Returns the orientation, 1 to 8, or 0 if none is given."""
-  tags = getattr(image, 'tag_v2', None)  # a TIFF's own
-  if tags is not None and isinstance(tags.get(TAG), int):
-    return tags[TAG]
+  if isinstance(image, TiffImagePlugin.TiffImageFile) and isinstance(image.tag_v2.get(TAG), int):
+    return image.tag_v2[TAG]
   return _from_exif(_exif(image)) or _from_xmp(image)
 
 
@@ -64,6 +63,8 @@ def _from_exif(exif: bytes) -> int:
 
 
 def _from_xmp(image: Image.Image) -> int:
-  text = image.info.get('XML:com.adobe.xmp') or image.info.get('xmp') or ''
+  text = image.info.get('XML:com.adobe.xmp') or image.info.get('xmp')
+  if not text:
+    return 0
   found = XMP.search(text.decode('latin-1') if isinstance(text, bytes) else str(text))
   return int(found[1]) if found else 0

@@ -45,7 +45,7 @@ def open_standard_streams() -> None:
 
 
 def use_utf8() -> None:
-  """Restarts the program in Python's UTF-8 mode if the locale has another encoding.
+  """Runs the program again in Python's UTF-8 mode if the locale has another encoding.
 
   Files and their names are then UTF-8 in every library, as they are for TensorFlow.
   """

@@ -68,10 +68,10 @@ class Agreement:
       time.sleep(PULSE_SECONDS)
 
   def require_same(self, work: Callable[[], Facts]) -> None:
-    """Requires that `work` returns the same on all hosts: plain values by the users' names.
+    """Raises an error if `work` returns other plain values, by the users' names, on some host.
 
     Raises:
-      app.UsageError: it does not; the message has the name and the values on both hosts.
+      app.UsageError: it does; the message has the name and the values on both hosts.
       failures.Failure, hosts.LostWorker: as `together`.
     """
     _raise_difference(self.together(work))

@@ -15,13 +15,13 @@ import numpy as np
 from absl import logging
 
 from storage import files
-from trainer import workdir
+from trainer import failures, workdir
 
 NAME = re.compile(r'step-(\d{10})\.ckpt')
 DIGEST_BYTES = 32
 
 
-class Damaged(Exception):
+class Damaged(failures.Failure):
   """The content of a checkpoint is not what was written."""
 
 
@@ -66,5 +66,5 @@ def _verified(path: str) -> bytes:
   stored = files.read(path)
   digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
   if hashlib.sha256(content).digest() != digest:
-    raise Damaged(f'{path}: sha256 does not match its content')
+    raise Damaged(f'{path}: sha256 does not match its content; check the disk')
   return content

@@ -1,6 +1,7 @@
 """Every way in which a run can fail, as one line and an exit code."""
 
 import errno
+import re
 import sys
 
 from absl import app
@@ -22,6 +23,8 @@ USERS = {
   errno.EPERM,
   errno.EROFS,
 }
+
+OF_TENSORFLOW = re.compile(r'\{\{.*?\}\}| \[Op:.*')
 
 
 class Failure(Exception):
@@ -46,21 +49,25 @@ def explained(error: Exception) -> Failure | None:
   if isinstance(error, MemoryError):
     return Failure('out of memory; pass a smaller --global_batch_size, or free some')
   if isinstance(error, OSError):
-    return of_the_system(error)
+    return _of_the_system(error)
   return _of_tensorflow(error)
 
 
 def first_line(error: BaseException) -> str:
-  """Returns the first line of an error's message, or its kind if it has none."""
-  return (str(error).strip().splitlines() or [type(error).__name__])[0]
+  """Returns the first line of an error's message, or its kind if it has none.
+
+  Without what TensorFlow adds: the names of the operation and of its device.
+  """
+  lines = OF_TENSORFLOW.sub('', str(error)).strip().splitlines()
+  return (lines or [type(error).__name__])[0].strip()
 
 
-def of_the_system(error: OSError) -> Failure:
+def _of_the_system(error: OSError) -> Failure:
   """Returns an OSError as a Failure that names the file."""
   if error.errno is None:  # one of `files`' own, which name the remedy
     return Failure(first_line(error), exit_codes.BAD_INPUT)
   names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-  message = f'{" to ".join(names) or "a file"}: {error.strerror}'
+  message = ': '.join(filter(None, [' to '.join(names), error.strerror]))
   if error.errno in MAKE_ROOM:
     return Failure(f'{message}; make room and {RESUME}')
   if error.errno in USERS:
@@ -73,7 +80,7 @@ def _of_tensorflow(error: Exception) -> Failure | None:
   tf = sys.modules.get('tensorflow')  # its errors exist only if it is loaded
   if tf is None or not isinstance(error, tf.errors.OpError):
     return None
-  message = (error.message or type(error).__name__).strip().splitlines()[0]
+  message = first_line(error)
   if isinstance(error, (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)):
     return Failure(f'{message}; change that, or pass another path', exit_codes.BAD_INPUT)
   if isinstance(error, tf.errors.DataLossError):

@@ -112,8 +112,6 @@ def _parse_flags(argv: list[str]) -> list[str]:
     return flags.FLAGS(argv)
   except flags.Error as error:
     _exit(failures.Failure(str(error), exit_codes.BAD_INPUT))
-  except OSError as error:  # of a --flagfile
-    _exit(failures.of_the_system(error))
 
 
 def _exit(failure: failures.Failure) -> NoReturn:

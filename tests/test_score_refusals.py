@@ -17,7 +17,8 @@ from tests.pictures import noise_pngs
 def place(tmp_path_factory) -> pathlib.Path:
   """One file of each kind, right and wrong."""
   home, encoded = tmp_path_factory.mktemp('place'), noise_pngs(3)
-  for name in ('a.png', 'mystery.dat', 'b.png'):
+  (home / 'mystery.dat').write_bytes(b'what is this?')
+  for name in ('a.png', 'b.png'):
     (home / name).write_bytes(encoded[0])
   rows = ((n, data, n) for n, data in enumerate(encoded[:3]))
   collection.write_tfrecord(str(home / 'a.tfrecord'), rows)
@@ -42,7 +43,7 @@ def place(tmp_path_factory) -> pathlib.Path:
     (['--input=mystery.dat'], ['mystery.dat', '--input_format']),
     (['--input=empty.txt'], ['empty.txt', 'contains no images']),
     (['--input=a.idx'], ['a.idx', 'not an IDX file']),
-    (['--input=list.csv'], ['list.csv', 'uri']),
+    (['--input=list.csv'], ['list.csv', 'id, label', '--image_column']),
     (['--input=no image.parquet'], ['no column of images', '--image_column']),
     (['--input=broken.parquet'], ['broken.parquet', 'Parquet']),
     (['--input=a.parquet', '--image_column=photo'], ['--image_column=photo', 'image, n, label']),

@@ -56,7 +56,7 @@ def test_both_commands_refuse_it_before_any_work(server, tmp_path, capsys):
     app.UsageError,
     match=r'--workdir=gs://no-such-bucket/run: cannot be written.*there is no bucket',
   ):
-    workdir.check('gs://no-such-bucket/run', {})
+    workdir.check_writable('gs://no-such-bucket/run')
   assert (
     main.cli(['--model=gs://no-such-bucket/1', '--input=a.png', f'--output={tmp_path}/out']) == 64
   )

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from absl import app
 
-from trainer import layers, models, noise
+from trainer import config, data, datasets, fit, layers, models, noise
 from trainer.config import NETWORKS
 
 FASHION = models.Spec((28, 28, 1), 10)
@@ -232,3 +232,23 @@ class TestConv2D:
       results.append([outputs, *tape.gradient(loss, [images, *layer.trainable_variables])])
     for theirs, ours in zip(*results):
       np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+class TestAverages:
+  @pytest.mark.parametrize(
+    'layer', [keras.layers.BatchNormalization(), keras.layers.Dense(10, trainable=False)]
+  )
+  def test_of_weights_that_are_not_trained_are_refused(self, layer, monkeypatch):
+    def build(spec: models.Spec, dtype: str = 'float32') -> keras.Model:
+      pixels = keras.layers.Input(spec.image_shape, dtype='uint8')
+      flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(pixels))
+      return keras.Model(pixels, keras.layers.Dense(10)(layer(flat)))
+
+    monkeypatch.setitem(models.BUILDERS, 'seed', build)
+    images = data.Examples(np.zeros((8, 28, 28, 1), np.uint8), np.zeros(8, np.int64))
+    dataset = datasets.Dataset(
+      'x', 'x', (28, 28, 1), tuple('0123456789'), {}, lambda _: images, False, 'none'
+    )
+    recipe = config.Recipe(precision='float32', global_batch_size=8)
+    with pytest.raises(ValueError, match=r'seed: .* is not trained.*no batch statistics'):
+      fit.Trainer(tf.distribute.get_strategy(), recipe, dataset, images)

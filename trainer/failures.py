@@ -64,6 +64,8 @@ def first_line(error: BaseException) -> str:
 
 def _of_the_system(error: OSError) -> Failure:
   """Returns an OSError as a Failure that names the file."""
+  if error.errno is None and 'No space left' in str(error):  # one of HDF5's
+    return Failure(f'{first_line(error)}; make room and {RESUME}')
   if error.errno is None:  # one of `files`' own, which name the remedy
     return Failure(first_line(error), exit_codes.BAD_INPUT)
   names = [str(name) for name in (error.filename, error.filename2) if name is not None]

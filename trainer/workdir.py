@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from absl import app
@@ -58,13 +59,13 @@ def claim(directory: str, settings: dict) -> None:
 
 def finished(directory: str) -> dict | None:
   """Returns the metrics of a finished run, or None if one of its results is missing."""
-  found = _read_json(directory, METRICS)
+  found = _read_json(directory, METRICS, needed=('epochs', 'test_accuracy'))
   whole = all(files.exists(files.join(directory, name)) for name in OUTPUTS)
   return found if whole else None
 
 
-def _read_json(directory: str, name: str) -> dict | None:
-  """Returns the content of a file in the workdir, or None if there is none.
+def _read_json(directory: str, name: str, needed: Sequence[str] = ()) -> dict | None:
+  """Returns the content of a file in the workdir, with the keys needed; None if there is none.
 
   Raises:
     app.UsageError: it is damaged.
@@ -75,11 +76,15 @@ def _read_json(directory: str, name: str) -> dict | None:
   if content is None:
     return None
   try:
-    return dict(json.loads(content))
-  except (ValueError, TypeError) as error:
-    raise app.UsageError(
-      f'{path}: is damaged ({error}); restore it, delete it, or pass another --workdir'
-    ) from error
+    found = json.loads(content)
+    if isinstance(found, dict) and set(needed) <= set(found):
+      return found
+    reason = f'not a JSON object with {", ".join(needed) or "settings"}'
+  except ValueError as error:
+    reason = str(error)
+  raise app.UsageError(
+    f'{path}: is damaged ({reason}); restore it, delete it, or pass another --workdir'
+  )
 
 
 def write(path: str, content: str | bytes) -> None:

@@ -69,6 +69,11 @@ def _label(path: str) -> str:
 
 
 def _check_labels(source: str, paths: dict[str, list[str]], labels: Sequence[str]) -> None:
+  """Raises app.UsageError if the folders' names do not make the labels of a classifier."""
+  if odd := [label for label in labels if not _is_line_of_text(label)]:
+    raise app.UsageError(
+      f'--source={source}: a folder is named {odd[0]!a}, which is not a line of UTF-8; rename it'
+    )
   for split, found in paths.items():
     if not found:
       raise app.UsageError(f'--source={source}: has no images named {split}/LABEL/*.png')
@@ -78,6 +83,10 @@ def _check_labels(source: str, paths: dict[str, list[str]], labels: Sequence[str
     )
   if unknown := sorted({_label(path) for path in paths['test']} - set(labels)):
     raise app.UsageError(f'--source={source}: test/ has {unknown[0]}, which train/ does not have')
+
+
+def _is_line_of_text(label: str) -> bool:
+  return label.splitlines() == [label] and label.encode(errors='replace').decode() == label
 
 
 def _image_shape(path: str) -> ImageShape:

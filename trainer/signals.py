@@ -100,7 +100,7 @@ def _watch(readable: int) -> None:
   while True:
     if select.select([readable], [], [], GRACE_SECONDS)[0]:
       again = _next(readable)
-      if time.monotonic() - heard > ECHO_SECONDS:
+      if again != first or time.monotonic() - heard > ECHO_SECONDS:
         _end(again, f'stopped at once by a second {again.name}; {RESUME} from the last checkpoint')
     elif _deferred_to() is None:
       _end(first, f'stopped by {first.name}; {RESUME}')

@@ -50,9 +50,14 @@ def listen() -> None:
   readable, writable = os.pipe()
   os.set_blocking(writable, False)
   signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+  take_back()
+  threading.Thread(target=_watch, args=[readable], daemon=True).start()
+
+
+def take_back() -> None:
+  """Handles the signals again after TensorFlow took SIGTERM, as for several hosts it does."""
   for number in CODES:
     signal.signal(number, _handle)
-  threading.Thread(target=_watch, args=[readable], daemon=True).start()
 
 
 def received() -> signal.Signals | None:

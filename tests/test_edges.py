@@ -71,9 +71,8 @@ class TestAWorkdir:
 
 
 class TestAPreparedDataset:
-  @pytest.mark.parametrize('name', ['dataset_info.json', 'features.json'])
-  def test_with_a_cut_description_is_refused(self, name, data_dir, tmp_path):
-    os.truncate(data_dir / 'fashion_mnist/3.0.1' / name, 50)
+  def test_with_a_cut_description_is_refused(self, data_dir, tmp_path):
+    os.truncate(data_dir / 'fashion_mnist/3.0.1/dataset_info.json', 50)
     assert_refused(edge_kit.run(tmp_path / 'run', data_dir), f'--data_dir={data_dir}', 'delete')
 
   @pytest.mark.parametrize('damage', ['cut', 'gone'])

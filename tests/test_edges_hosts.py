@@ -13,6 +13,7 @@ import pytest
 
 from tests import edge_kit
 from tests.ports import free_ports
+from tests.resume_kit import newest_step
 
 
 def configs(addresses: list[str]) -> list[dict[str, str]]:
@@ -104,7 +105,8 @@ class TestMeeting:
 @pytest.mark.slow
 def test_a_second_signal_ends_at_once_what_the_first_would_have_saved(tiny_tfds_dir, tmp_path):
   workers = [edge_kit.start(tmp_path, tiny_tfds_dir, env=each) for each in configs(local())]
-  edge_kit.read_until(workers[0], 'training on')  # and now it traces a step, for seconds
+  edge_kit.wait_until(lambda: newest_step(tmp_path) == 0, workers[0])
+  time.sleep(1)  # now it traces a step, for seconds, and will stop after it
   workers[0].send_signal(signal.SIGTERM)
   time.sleep(1)
   workers[0].send_signal(signal.SIGINT)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 from absl import app, logging
 
-from trainer import exit_codes, failures, rendezvous
+from trainer import exit_codes, failures, rendezvous, signals
 
 TASK_TYPES = ('chief', 'worker')
 ADDRESS_RE = re.compile(r'\S+:\d{1,5}')
@@ -104,6 +104,8 @@ def create_strategy(
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
   except tf.errors.OpError as error:
     raise _lost(error) from error
+  finally:
+    signals.take_back()
 
 
 def is_multi_host(strategy: tf.distribute.Strategy) -> bool:

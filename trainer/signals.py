@@ -50,9 +50,14 @@ def listen() -> None:
   readable, writable = os.pipe()
   os.set_blocking(writable, False)
   signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+  take_back()
+  threading.Thread(target=_watch, args=[readable], daemon=True).start()
+
+
+def take_back() -> None:
+  """Handles the signals again after TensorFlow took SIGTERM, as for several hosts it does."""
   for number in CODES:
     signal.signal(number, _handle)
-  threading.Thread(target=_watch, args=[readable], daemon=True).start()
 
 
 def received() -> signal.Signals | None:
@@ -100,7 +105,7 @@ def _watch(readable: int) -> None:
   while True:
     if select.select([readable], [], [], GRACE_SECONDS)[0]:
       again = _next(readable)
-      if time.monotonic() - heard > ECHO_SECONDS:
+      if again != first or time.monotonic() - heard > ECHO_SECONDS:
         _end(again, f'stopped at once by a second {again.name}; {RESUME} from the last checkpoint')
     elif _deferred_to() is None:
       _end(first, f'stopped by {first.name}; {RESUME}')

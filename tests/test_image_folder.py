@@ -76,7 +76,9 @@ class TestRefused:
 
   def test_a_file_that_is_no_image(self, pictures):
     (pictures / 'test/grey/0003.png').write_bytes(b'not an image')
-    with pytest.raises(app.UsageError, match=r'grey/0003\.png cannot be used \(not one of PNG'):
+    with pytest.raises(
+      app.UsageError, match=r'grey/0003\.png cannot be used \(text, which is not read'
+    ):
       load(pictures).read('test')
 
   def test_a_first_file_that_is_no_image(self, pictures):

@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from absl import app
 
 from batch import chunk, flags, infer, main, pipeline, sink, source, stats, summary
 from batch.readers import table_layout
@@ -241,9 +242,9 @@ def test_the_report_of_many_classes_lists_the_most_frequent_confusions(tmp_path)
   assert '<td>class 10</td><td>class 0</td><td class="number">1</td>' in table
 
 
-def test_no_images_at_all_are_a_summary_of_zeros(exported, tmp_path):
+def test_no_images_at_all_are_refused(exported, tmp_path):
   (tmp_path / 'empty.tfrecord').write_bytes(b'')
   argv = kit.flags_for(exported, tmp_path / 'empty.tfrecord', tmp_path / 'out', *kit.IN_PROCESS)
-  found = main.run(*main.parse(argv))
-  assert (found['images_seen'], found['accuracy']) == (0, None)
-  assert (tmp_path / 'out' / '_SUCCESS').exists()
+  with pytest.raises(app.UsageError, match=r'empty\.tfrecord: contains no images'):
+    main.run(*main.parse(argv))
+  assert not (tmp_path / 'out').exists()

@@ -60,7 +60,7 @@ def bad_files(good: bytes) -> dict[str, bytes]:
     'bomb.webp': exploding['webp extended'],
     'bomb.jpg': exploding['jpeg'],
     'one colour.png': saved(Image.new('RGB', (90, 60), (10, 200, 30)), 'PNG'),
-    'tiff.png': saved(grey, 'TIFF'),
+    'heic.png': b'\0\0\0\x18ftypheic' + bytes(500),
     'gzip.png': gzip.compress(good),
   }
 

@@ -35,7 +35,10 @@ def check(directory: str, settings: dict[str, Any]) -> None:
     app.UsageError: it contains a run with other settings, or on other images.
     files.Unavailable: Cloud Storage is not responding.
   """
-  stored = {**settings, **OLDEST_SETTINGS, **(_read_json(directory, SETTINGS) or {})}
+  recorded = _read_json(directory, SETTINGS)
+  if recorded is None:
+    return
+  stored = {**settings, **OLDEST_SETTINGS, **recorded}
   differing = [
     f'{_label(name)}={stored[name]} (now {settings[name]})'
     for name in sorted(settings)
@@ -96,5 +99,6 @@ def write(path: str, content: str | bytes) -> None:
   try:
     files.write(path, content, durable=True)
   except OSError as error:
-    error.filename = error.filename or (path if error.errno else None)
+    if error.errno and not error.filename:
+      error.filename = path
     raise

@@ -130,8 +130,11 @@ def test_every_loader_answers_the_same(loader, served, cases, tmp_path):
   taken.mkdir()
   answers.mkdir()
   for path in cases.iterdir():
-    if loader != 'tflite' or path.stem.startswith('serve_pixels'):
-      (taken / path.name).symlink_to(path)
+    if loader == 'tflite' and not path.stem.startswith('serve_pixels'):
+      continue
+    if loader == 'saved_model_cli' and path.stem.endswith('-1'):  # ten seconds for each file
+      continue
+    (taken / path.name).symlink_to(path)
   command = [sys.executable, loaders.__file__, loader, str(served.export), str(taken), str(answers)]
   environment = {**os.environ, 'TENSORS': tensors(served.export)}
   result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

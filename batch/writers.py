@@ -1,8 +1,9 @@
-"""The writers of predictions, one class per --output_format.
+"""The writers of predictions, one per --output_format.
 
-Another format is another class in WRITERS; nothing else depends on which there are.
+Another format is another entry of WRITERS; nothing else depends on which there are.
 """
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Protocol
@@ -29,16 +30,15 @@ class Writer(Protocol):
 
 
 class FileWriter:
-  """Writes one file per chunk; a subclass specifies its format."""
+  """Writes one file per chunk."""
 
-  suffix: str
-
-  def __init__(self, output: str):
-    self._folder = files.join(output, FOLDER)
+  def __init__(self, output: str, suffix: str, encode: Callable[[pa.Table], bytes]):
+    """Takes the extension of the files, and what returns the content of one."""
+    self._folder, self._suffix, self._encode = files.join(output, FOLDER), suffix, encode
 
   def write(self, name: str, predictions: pa.Table) -> None:
     """Writes predictions/NAME.SUFFIX."""
-    files.write(self._uri(name), self.encode(predictions))
+    files.write(self._uri(name), self._encode(predictions))
 
   def has(self, name: str) -> bool:
     """Returns whether predictions/NAME.SUFFIX exists."""
@@ -48,36 +48,25 @@ class FileWriter:
     """Removes the folder."""
     files.remove_folder(self._folder)
 
-  def encode(self, predictions: pa.Table) -> bytes:
-    """Returns the content of a file."""
-    raise NotImplementedError
-
   def _uri(self, name: str) -> str:
-    return files.join(self._folder, f'{name}.{self.suffix}')
+    return files.join(self._folder, f'{name}.{self._suffix}')
 
 
-class ParquetWriter(FileWriter):
-  """Writes Parquet."""
-
-  suffix = 'parquet'
-
-  def encode(self, predictions: pa.Table) -> bytes:
-    """Returns a Parquet file with one row group."""
-    buffer = pa.BufferOutputStream()
-    pq.write_table(predictions, buffer, use_dictionary=['label', 'model_version'])
-    return buffer.getvalue().to_pybytes()
+def to_parquet(predictions: pa.Table) -> bytes:
+  """Returns a Parquet file with one row group."""
+  buffer = pa.BufferOutputStream()
+  pq.write_table(predictions, buffer, use_dictionary=['label', 'model_version'])
+  return buffer.getvalue().to_pybytes()
 
 
-class JsonlWriter(FileWriter):
-  """Writes JSON lines."""
-
-  suffix = 'jsonl'
-
-  def encode(self, predictions: pa.Table) -> bytes:
-    """Returns one line per image."""
-    rows = predictions.to_pylist()
-    lines = [json.dumps(row, ensure_ascii=False, default=str) + '\n' for row in rows]
-    return ''.join(lines).encode()
+def to_jsonl(predictions: pa.Table) -> bytes:
+  """Returns JSON, one line per image."""
+  rows = predictions.to_pylist()
+  lines = [json.dumps(row, ensure_ascii=False, default=str) + '\n' for row in rows]
+  return ''.join(lines).encode()
 
 
-WRITERS: dict[str, Callable[[str], Writer]] = {'parquet': ParquetWriter, 'jsonl': JsonlWriter}
+WRITERS: dict[str, Callable[[str], Writer]] = {
+  'parquet': functools.partial(FileWriter, suffix='parquet', encode=to_parquet),
+  'jsonl': functools.partial(FileWriter, suffix='jsonl', encode=to_jsonl),
+}

@@ -17,15 +17,13 @@ from benchmarks import arguments
 BATCH = 512
 
 
-def run_stock(model: str, pattern: str, output: str) -> None:
-  """Scores with Beam's RunInference over single images, as in Beam's own examples."""
-  import apache_beam as beam
+def _saved_model_handler(model: str) -> Any:
+  """Returns TFModelHandlerNumpy for a SavedModel, which Beam's cannot load (apache/beam 30616)."""
   import tensorflow as tf
-  from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
-  from apache_beam.options.pipeline_options import PipelineOptions
+  from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
   class SavedModelHandler(ModelHandler):
-    """TFModelHandlerNumpy for a SavedModel, which Beam's cannot load (apache/beam issue 30616)."""
+    """Scores (id, pixels) pairs."""
 
     def load_model(self) -> Any:
       """Loads the SavedModel."""
@@ -37,11 +35,21 @@ def run_stock(model: str, pattern: str, output: str) -> None:
       loaded: Any,
       inference_args: dict | None = None,
     ) -> list[PredictionResult]:
-      """Scores (id, pixels) pairs."""
+      """Returns a result per pair."""
       images = np.stack([image for _, image in batch], axis=0)
       scored = loaded.signatures['serve_pixels'](pixels=tf.constant(images))
       rows = scored['probabilities'].numpy()
       return [PredictionResult(example, row) for example, row in zip(batch, rows)]
+
+  return SavedModelHandler()
+
+
+def run_stock(model: str, pattern: str, output: str) -> None:
+  """Scores with Beam's RunInference over single images, as in Beam's own examples."""
+  import apache_beam as beam
+  import tensorflow as tf
+  from apache_beam.ml.inference.base import RunInference
+  from apache_beam.options.pipeline_options import PipelineOptions
 
   def parse(record: bytes) -> tuple[str, np.ndarray]:
     features = tf.train.Example.FromString(record).features.feature
@@ -57,7 +65,7 @@ def run_stock(model: str, pattern: str, output: str) -> None:
       pipeline
       | beam.io.ReadFromTFRecord(pattern)
       | beam.Map(parse)
-      | RunInference(SavedModelHandler())
+      | RunInference(_saved_model_handler(model))
       | beam.Map(line)
       | beam.io.WriteToText(os.path.join(output, 'predictions'))
     )

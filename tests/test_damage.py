@@ -15,6 +15,12 @@ from tests import pictures, reader_kit
 
 IMAGES = 8
 MAX_PEAK_BYTES = 40 << 20
+# Each example replaces the last one's file.
+REPEATABLE = hypothesis.settings(
+  deadline=None,
+  derandomize=True,
+  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
 KINDS = {'a.tar': 'tar', 'a.tgz': 'tar', 'a.tfrecord': 'tfrecord', 'a.tfrecord.gz': 'tfrecord'}
 
 
@@ -43,12 +49,7 @@ def read(path: pathlib.Path, kind: str) -> tuple[list[str], list[chunk.Reject]]:
 
 @pytest.mark.parametrize('name', KINDS)
 @hypothesis.given(data=strategies.data())
-@hypothesis.settings(
-  deadline=None,
-  derandomize=True,
-  max_examples=150,
-  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
+@hypothesis.settings(REPEATABLE, max_examples=150)
 def test_one_byte_changed_costs_at_most_what_it_is_in(name, data, contents, tmp_path):
   content = bytearray(contents[name])
   place = data.draw(strategies.integers(0, len(content) - 1))
@@ -65,12 +66,7 @@ def test_one_byte_changed_costs_at_most_what_it_is_in(name, data, contents, tmp_
 
 @pytest.mark.parametrize('name', KINDS)
 @hypothesis.given(data=strategies.data())
-@hypothesis.settings(
-  deadline=None,
-  derandomize=True,
-  max_examples=60,
-  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
+@hypothesis.settings(REPEATABLE, max_examples=60)
 def test_a_file_cut_anywhere_is_read_up_to_there(name, data, contents, tmp_path):
   path = tmp_path / name
   path.write_bytes(contents[name])

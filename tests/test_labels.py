@@ -11,19 +11,8 @@ from absl import app
 from batch import chunk, labels, main
 from tests import model_kit, pictures
 from tests import score_kit as kit
+from trainer.datasets.fashion_mnist import LABELS as FASHION
 
-FASHION = [
-  'T-shirt/top',
-  'Trouser',
-  'Pullover',
-  'Dress',
-  'Coat',
-  'Sandal',
-  'Shirt',
-  'Sneaker',
-  'Bag',
-  'Ankle boot',
-]
 FOREIGN, NONE = chunk.UNKNOWN_LABEL, chunk.NO_LABEL
 
 

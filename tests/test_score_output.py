@@ -11,7 +11,6 @@ import pytest
 from absl import app
 
 from batch import chunk, flags, infer, main, pipeline, sink, source, stats, summary
-from batch.readers import table_layout
 from images import model_card
 from tests import model_kit, pictures, reader_kit
 from tests import score_kit as kit
@@ -42,7 +41,7 @@ def test_a_repeated_chunk_writes_the_same_bytes_in_the_same_place(few, exported,
 def test_pandas_and_duckdb_read_the_output_as_it_stands(few, exported, tmp_path):
   summary = kit.score(exported, few, tmp_path / 'out', '--top_k=3', '--chunk_images=700')
   frame = pd.read_parquet(tmp_path / 'out' / 'predictions')
-  assert list(frame.columns) == list(table_layout.RESERVED_COLUMNS)
+  assert list(frame.columns) == list(chunk.PREDICTION_COLUMNS)
   assert (str(frame.label_index.dtype), str(frame.confidence.dtype)) == ('int8', 'float32')
   assert frame.label.value_counts().to_dict() == {k: v for k, v in summary['by_label'].items() if v}
   assert set(frame.model_version) == {summary['model_version']}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from absl import app
 
-from batch import flags
+from batch import chunk, flags
 from batch.readers.table_fields import PARTITION, find, kind_of, listed
 from batch.readers.table_values import (
   PATH_MEMBERS,
@@ -31,17 +31,6 @@ IMAGE_COLUMNS = (
   'photo',
   'image_bytes',
   'content',  # of Spark's binaryFile
-)
-# Of the predictions, so that no column carried through can have such a name.
-RESERVED_COLUMNS = (
-  'id',
-  'label',
-  'label_index',
-  'confidence',
-  'probabilities',
-  'model_version',
-  'top_labels',
-  'top_probabilities',
 )
 
 
@@ -128,7 +117,7 @@ def _check_type(schema: pa.Schema, uri: str, flag: str, name: str, fits: Any, re
 
 def _carried(names: Sequence[str], identity: str, uri: str) -> list[str]:
   for name in names:
-    if name in RESERVED_COLUMNS and not (name == 'id' and identity == 'id'):
+    if name in chunk.PREDICTION_COLUMNS and not (name == 'id' and identity == 'id'):
       raise app.UsageError(
         f'--carry={name}: predictions have a column of that name; rename it in {uri}'
       )

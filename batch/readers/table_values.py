@@ -14,6 +14,19 @@ import pyarrow.compute as pc
 SPARK_CHANNELS = {0: 1, 16: 3, 24: 4}
 PATH_MEMBERS = ('path', 'origin')  # of structs of images
 SPARK_MEMBERS = {'height', 'width', 'mode', 'data'}
+IS_BYTES = (
+  pa.types.is_binary,
+  pa.types.is_large_binary,
+  pa.types.is_binary_view,
+  pa.types.is_fixed_size_binary,
+)
+IS_LIST = (
+  pa.types.is_list,
+  pa.types.is_large_list,
+  pa.types.is_fixed_size_list,
+  pa.types.is_list_view,
+  pa.types.is_large_list_view,
+)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -39,25 +52,12 @@ def plain(values: pa.Array) -> pa.Array:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-  types = pa.types
-  return (
-    types.is_binary(kind)
-    or types.is_large_binary(kind)
-    or types.is_binary_view(kind)
-    or types.is_fixed_size_binary(kind)
-  )
+  return any(is_one(kind) for is_one in IS_BYTES)
 
 
 def is_list(kind: pa.DataType) -> bool:
   """Returns whether a type is one of Arrow's lists."""
-  types = pa.types
-  return (
-    types.is_list(kind)
-    or types.is_large_list(kind)
-    or types.is_fixed_size_list(kind)
-    or types.is_list_view(kind)
-    or types.is_large_list_view(kind)
-  )
+  return any(is_one(kind) for is_one in IS_LIST)
 
 
 def members(kind: pa.DataType) -> dict[str, pa.DataType]:

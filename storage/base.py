@@ -29,6 +29,7 @@ class Unavailable(Exception):
 def raise_if_outage(error: OSError, uri: str) -> None:
   """Raises Unavailable if the error is about the disk rather than the file."""
   if error.errno in OUTAGES:
+    error.filename = error.filename or uri
     raise Unavailable(
       f'{uri}: the file system failed ({error.strerror}); try again when it works'
     ) from error

@@ -1,5 +1,7 @@
 """Helpers of the tests of the trainer's edges: the smallest trainings there are."""
 
+import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -30,6 +32,24 @@ def start(
   return subprocess.Popen(
     [*inside, *command], cwd=ROOT, stderr=subprocess.PIPE, text=True, **kwargs
   )
+
+
+# Python imports a module of this name by itself. Not even SIGKILL ends a process 1 that sends it to
+# itself, but os._exit leaves as little time for cleaning up.
+KILLER = """import os, re, sys
+def hook(event, arguments):
+  if any(re.search({pattern!r}, each) for each in arguments if isinstance(each, str)):
+    os._exit({code})
+sys.addaudithook(hook)
+"""
+KILLED = 137  # 128 + SIGKILL, as shells have it
+
+
+def killed_at(pattern: str, folder: pathlib.Path) -> dict[str, str]:
+  """Returns an environment in which Python ends at once if it touches a file of such a name."""
+  folder.mkdir()
+  (folder / 'sitecustomize.py').write_text(KILLER.format(pattern=pattern, code=KILLED))
+  return {**os.environ, 'PYTHONPATH': str(folder)}
 
 
 def wait_until(sign: Callable[[], bool], process: subprocess.Popen) -> None:

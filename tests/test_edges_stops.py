@@ -11,7 +11,11 @@ from tests.train_kit import step_losses, weights_sha256
 
 LONG = '--epochs=1000'  # is stopped before that
 AS_PROCESS_1 = ('unshare', '--pid', '--fork', '--mount-proc', '--kill-child')
-EXPORT, KERAS, REPORT = 'export/*incomplete*', 'keras/.*', 'report/*.png'
+FILES = {
+  'export': r'/export/1\.incomplete-\d+/variables/',
+  'keras': r'/keras/\.',
+  'report': r'/report/report\.html$',
+}
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason='only root may make pid namespaces')
 
 
@@ -19,19 +23,20 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason='only root may make pi
 class TestKilledAfterTheLastStep:
   @needs_root
   @pytest.mark.parametrize('inside', [(), AS_PROCESS_1], ids=['any', 'as-process-1'])
-  @pytest.mark.parametrize('sign', [EXPORT, KERAS, REPORT])
-  def test_twice_it_ends_the_third_time(self, sign, inside, tiny, tiny_tfds_dir, tmp_path):
+  @pytest.mark.parametrize('file', FILES.values(), ids=FILES)
+  def test_twice_it_ends_the_third_time(self, file, inside, tiny, tiny_tfds_dir, tmp_path):
+    workdir = tmp_path / 'run'
+    killed_there = edge_kit.killed_at(file, tmp_path / 'killer')
     for _ in range(2):
-      process = edge_kit.start(tmp_path, tiny_tfds_dir, inside=inside)
-      edge_kit.wait_until(lambda: bool(list(tmp_path.glob(sign))), process)
-      process.kill()
-      process.communicate()
-      assert not (tmp_path / 'metrics.json').exists()
-    last = edge_kit.start(tmp_path, tiny_tfds_dir, inside=inside)
+      process = edge_kit.start(workdir, tiny_tfds_dir, inside=inside, env=killed_there)
+      _, said = process.communicate()
+      assert process.returncode == edge_kit.KILLED, said
+      assert not (workdir / 'metrics.json').exists()
+    last = edge_kit.start(workdir, tiny_tfds_dir, inside=inside)
     _, said = last.communicate()
     assert last.returncode == 0, said
-    assert weights_sha256(tmp_path) == weights_sha256(tiny)
-    assert [path.name for path in (tmp_path / 'export').iterdir()] == ['1']
+    assert weights_sha256(workdir) == weights_sha256(tiny)
+    assert [path.name for path in (workdir / 'export').iterdir()] == ['1']
 
 
 @pytest.mark.slow

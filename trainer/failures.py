@@ -45,6 +45,9 @@ def explained(error: Exception) -> Failure | None:
   if isinstance(error, app.UsageError):
     return Failure(str(error), exit_codes.BAD_INPUT)
   if isinstance(error, files.Unavailable):
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in MAKE_ROOM:
+      return _of_the_system(cause)
     return Failure(f'{first_line(error)}; {RESUME}', exit_codes.NO_STORE)
   if isinstance(error, MemoryError):
     return Failure('out of memory; pass a smaller --global_batch_size, or free some')

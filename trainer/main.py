@@ -115,10 +115,15 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _exit(failure: failures.Failure) -> NoReturn:
-  """Ends the process with the failure's line as the last one on standard error."""
+  """Ends the process with the failure's line as the last one on standard error.
+
+  At once, because a thread may still read the images: it would meet an interpreter that is being
+  taken down, and abort the process.
+  """
   with contextlib.suppress(OSError):  # nobody may be there to read it
+    sys.stdout.flush()
     print(f'lookbook-train: {failure}', file=sys.stderr, flush=True)
-  sys.exit(failure.code)
+  os._exit(failure.code)
 
 
 def _run_main(argv: list[str]) -> None:

@@ -23,7 +23,7 @@ def normalize(image: Image.Image) -> Image.Image:
   if image.mode == 'LAB':
     image = _from_lab(image)
   if image.mode not in ALPHA_MODES and 'transparency' not in image.info:
-    return image if image.mode == 'L' else image.convert('RGB')
+    return image if image.mode in ('L', 'RGB') else image.convert('RGB')
   rgba = image.convert(PREMULTIPLIED.get(image.mode, 'RGBA')).convert('RGBA')
   alpha = np.asarray(rgba)[..., 3]
   if not alpha.any():
@@ -36,7 +36,7 @@ def lay_on(image: Image.Image, ground: int) -> np.ndarray:
   if image.mode == 'RGBA':
     plain = Image.new('RGBA', image.size, (ground, ground, ground, 255))
     image = Image.alpha_composite(plain, image)
-  return np.asarray(image.convert('RGB'))
+  return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
 
 
 def contrast(image: Image.Image, ground: int) -> float:

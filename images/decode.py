@@ -1,69 +1,18 @@
 """Files to the pixels that a network takes, or to the reason why not."""
 
-import contextlib
-import ctypes
-import io
-import logging
-import warnings
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import (
-  AvifImagePlugin,
-  BmpImagePlugin,
-  GifImagePlugin,
-  Image,
-  ImageFile,
-  Jpeg2KImagePlugin,
-  JpegImagePlugin,
-  PngImagePlugin,
-  PpmImagePlugin,
-  TiffImagePlugin,
-  WebPImagePlugin,
-)
+from PIL import Image
 
-from images import ImageShape, avif, bounds, colours, formats, photo, png, png_chunks
+from images import ImageShape, colours, opening, photo, png
 
 COLOURS = {1: 'grey', 3: 'RGB'}  # by channels
-
-# `max_pixels` is checked instead, and rejects one image rather than warning.
-Image.MAX_IMAGE_PIXELS = None
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there are many processes
-# Rejects have reasons; what decoders print would be thousands of lines without a file's name.
-warnings.filterwarnings('ignore', module='PIL')
-logging.getLogger('PIL').setLevel(logging.CRITICAL)
-with contextlib.suppress(AttributeError, OSError):  # a Pillow without libtiff
-  ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
-
-
-class FirstPage(TiffImagePlugin.TiffImageFile):
-  """A TIFF's first page, without its EXIF directories, which may be bad."""
-
-  def load_end(self) -> None:
-    """Does nothing that the pixels do not need; `orientation` turns them."""
-    self._size = self.im.size
-
-
-# The plugins themselves: Image.open would ask several, and read the other pictures of a file.
-PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
-  'PNG': PngImagePlugin.PngImageFile,
-  'JPEG': JpegImagePlugin.JpegImageFile,
-  'GIF': GifImagePlugin.GifImageFile,
-  'BMP': BmpImagePlugin.BmpImageFile,
-  'WebP': WebPImagePlugin.WebPImageFile,
-  'TIFF': FirstPage,
-  'AVIF': AvifImagePlugin.AvifImageFile,
-  'JPEG 2000': Jpeg2KImagePlugin.Jpeg2KImageFile,
-  'PNM': PpmImagePlugin.PpmImageFile,
-}
-CHECKS = {
-  'WebP': bounds.check_webp,
-  'JPEG': bounds.check_jpeg,
-  'JPEG 2000': bounds.check_jpeg2000,
-  'TIFF': bounds.check_tiff,
-  'AVIF': avif.check,
-}
+# How many pixels the longer side of an item has before it is fitted, for each pixel of the network:
+# at first, if the item fills the picture, and at least.
+START_DETAIL, MIN_DETAIL = 8, 4
 
 
 class Decoded(NamedTuple):
@@ -139,15 +88,28 @@ def decode_one(
     ValueError: it is empty, no image, too large, or not what `preprocess` takes.
     Exception: any other error of the decoder.
   """
-  opened = _open(data, max_pixels)
   if preprocess == 'none':
+    opened = opening.open_picture(data, max_pixels).image
     return _only_as_drawn(opened, shape, background), None
-  image = colours.normalize(opened)
-  if preprocess == 'auto':
-    drawn = photo.as_drawn(image, shape, background, seen_on)
-    if drawn is not None:
-      return drawn, None
-  return photo.CONVERSIONS[conversion](image, shape, background, seen_on)
+  side = max(shape[:2])
+  wanted = START_DETAIL * side
+  while True:
+    opened, reduction = opening.open_picture(data, max_pixels, wanted)
+    image = colours.normalize(opened)
+    if preprocess == 'auto' and reduction == 1:
+      drawn = photo.as_drawn(image, shape, background, seen_on)
+      if drawn is not None:
+        return drawn, None
+    try:
+      converted = photo.CONVERSIONS[conversion](image, shape, background, seen_on)
+      lacking = MIN_DETAIL * side / converted.detail
+    except ValueError:  # at a reduced scale, nothing may be left of a small item
+      lacking = reduction
+      if reduction == 1:
+        raise
+    if reduction == 1 or lacking <= 1:
+      return converted.pixels, converted.seen_on
+    wanted = math.ceil(max(image.size) * lacking)
 
 
 def _only_as_drawn(image: Image.Image, shape: ImageShape, background: int) -> np.ndarray:
@@ -161,46 +123,6 @@ def _only_as_drawn(image: Image.Image, shape: ImageShape, background: int) -> np
     f'{image.width}x{image.height} {image.mode}, not {width}x{height} {COLOURS[channels]}, '
     'and --preprocess=none'
   )
-
-
-def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
-  """Loads an image after checking what its header declares."""
-  if not data:
-    raise ValueError('the file is empty')
-  kind = formats.of(data)
-  if kind not in formats.READ:
-    raise ValueError(formats.unread(data))
-  if kind == 'PNG':
-    return _open_png(data, max_pixels)
-  check = CHECKS.get(kind)
-  if check:
-    check(data, max_pixels)
-  return _load(kind, data, max_pixels)
-
-
-def _open_png(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
-  """Loads a PNG. What it has beside its pixels is used if it can be, and costs nothing if not."""
-  bounds.check_png(data, max_pixels)
-  *attempts, last = png_chunks.ATTEMPTS
-  for optional in attempts:
-    with contextlib.suppress(ValueError):
-      return _load('PNG', png_chunks.needed(data, optional), max_pixels)
-  return _load('PNG', png_chunks.needed(data, last), max_pixels)
-
-
-def _load(kind: str, data: bytes, max_pixels: int) -> ImageFile.ImageFile:
-  try:
-    image = PLUGINS[kind](io.BytesIO(data))
-  except Exception as error:
-    raise ValueError(f'the {kind} header is damaged or cut short') from error
-  bounds.check_size(*image.size, max_pixels)
-  if kind == 'PNM':
-    bounds.check_pnm(image)
-  try:
-    image.load()
-  except Exception as error:
-    raise ValueError(f'the {kind} data is damaged or cut short: {_first_line(error)}') from error
-  return image
 
 
 def _decode_plain(encoded: Sequence[bytes], pixels: np.ndarray) -> list[int]:
@@ -222,10 +144,6 @@ def _decode_plain(encoded: Sequence[bytes], pixels: np.ndarray) -> list[int]:
   return left
 
 
-def _first_line(error: Exception) -> str:
-  return (str(error).splitlines() or [''])[0]
-
-
 def _reason(error: Exception) -> str:
-  text = _first_line(error)
+  text = opening.first_line(error)
   return text if isinstance(error, ValueError) and text else f'{type(error).__name__}: {text}'

@@ -24,10 +24,12 @@ class Converted(NamedTuple):
   Attributes:
     pixels: uint8 (height, width, channels).
     seen_on: whether the picture's ground is `light` or `dark`; '' if that makes no difference.
+    detail: how many pixels the longer side of what is shown had before it was made to fit.
   """
 
   pixels: np.ndarray
   seen_on: str
+  detail: int
 
 
 def convert_fashion_mnist(
@@ -59,7 +61,7 @@ def convert_fashion_mnist(
     seen_on = _judge(ground, item)
   grey = cv2.cvtColor(_centre(item, shape, ground), cv2.COLOR_RGB2GRAY)[..., None]
   is_as_expected = (seen_on == 'dark') == (background < MIDDLE)
-  return Converted(grey if is_as_expected else 255 - grey, seen_on)
+  return Converted(grey if is_as_expected else 255 - grey, seen_on, max(item.shape))
 
 
 def convert_fit(
@@ -72,9 +74,9 @@ def convert_fit(
   """
   rgb = colours.lay_on(image, _ground_below(image, seen_on, background))
   canvas = _centre(rgb, shape, np.full(3, background, np.uint8))
-  if shape[2] == 3:
-    return Converted(canvas, '')
-  return Converted(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY)[..., None], '')
+  if shape[2] == 1:
+    canvas = cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY)[..., None]
+  return Converted(canvas, '', max(rgb.shape))
 
 
 CONVERSIONS = {'fashion_mnist': convert_fashion_mnist, 'fit': convert_fit}
@@ -148,12 +150,12 @@ def _brightness(rgb: np.ndarray) -> float:
 
 def _crop_background(rgb: np.ndarray, ground: np.ndarray) -> np.ndarray:
   """Crops borders close to the colour of the ground."""
-  distances = cv2.split(cv2.absdiff(rgb, np.broadcast_to(ground, rgb.shape).copy()))
-  differs = np.maximum.reduce(distances) > BACKGROUND_TOLERANCE
-  rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
-  if not len(rows):
+  limits = ground - BACKGROUND_TOLERANCE, ground + BACKGROUND_TOLERANCE
+  darkest, brightest = np.ceil(limits[0]).clip(0), np.floor(limits[1]).clip(max=255)
+  left, top, width, height = cv2.boundingRect(cv2.bitwise_not(cv2.inRange(rgb, darkest, brightest)))
+  if not width:
     raise ValueError('the picture shows one colour only')
-  return rgb[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+  return rgb[top : top + height, left : left + width]
 
 
 def _centre(rgb: np.ndarray, shape: ImageShape, ground: np.ndarray) -> np.ndarray:

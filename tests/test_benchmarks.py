@@ -199,6 +199,18 @@ def test_spark(small_tfds_dir, short_run):
   check_ratio(found, 'speedup_over_spark_warm', 'spark_warm_images_per_second')
 
 
+@pytest.mark.slow
+def test_photos(small_tfds_dir, short_run):
+  flags = (f'--data_dir={small_tfds_dir}', f'--model={short_run}/export/1', '--photos=1')
+  found = measured('benchmarks.photos', *flags)
+  for kind, rates in found['photos_per_cpu_second'].items():
+    assert found['speedup_over_full_decode'][kind] == pytest.approx(
+      rates['ours'] / rates['full'], rel=0.01
+    )
+  assert found['photos'] == len(found['photos_per_cpu_second']) == 8
+  assert found['same_class_as_full_decode'].keys() == {'ours', 'draft'}
+
+
 # --- the machine ---------------------------------------------------------------------------------
 
 KINDS = {

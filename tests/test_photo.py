@@ -1,8 +1,10 @@
 """The conversions of pictures that are not what a network takes."""
 
+import io
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from images import decode, model_card, photo
 from tests.pictures import photograph, saved
@@ -10,10 +12,17 @@ from tests.pictures import photograph, saved
 SHAPE = (28, 28, 1)
 
 
-def decoded(data: bytes) -> np.ndarray:
-  pixels, reasons, *_ = decode.decode([data], 'auto', 10**6, SHAPE)
+def decoded(data: bytes, max_pixels: int = 10**6) -> np.ndarray:
+  pixels, reasons, *_ = decode.decode([data], 'auto', max_pixels, SHAPE)
   assert not reasons
   return pixels[0, ..., 0]
+
+
+def exif(orientation: int) -> Image.Exif:
+  """Returns metadata with an orientation; 6: turn the picture by 90 degrees to see it upright."""
+  found = Image.Exif()
+  found[0x0112] = orientation
+  return found
 
 
 def test_a_photo_is_trimmed_fitted_centred_negated_and_grey():
@@ -55,9 +64,8 @@ def test_every_way_to_store_a_photo_gives_the_same_pixels(kind):
   elif kind == 'sixteen bits':
     data = saved(Image.fromarray(np.asarray(plain.convert('L')).astype(np.uint16) * 257), 'PNG')
   else:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera lay on its side: turn by 90 degrees to see it upright
-    data = saved(plain.transpose(Image.Transpose.ROTATE_90), 'JPEG', quality=100, exif=exif)
+    lying = plain.transpose(Image.Transpose.ROTATE_90)
+    data = saved(lying, 'JPEG', quality=100, exif=exif(orientation=6))
   pixels, expected = decoded(data), decoded(saved(plain, 'PNG'))
   assert np.abs(pixels.astype(int) - expected).mean() < 3, kind
 
@@ -213,3 +221,55 @@ def test_the_conversions_are_those_of_the_model_card():
 def test_a_picture_of_one_colour_is_rejected():
   with pytest.raises(ValueError, match='one colour only'):
     photo.convert_fashion_mnist(Image.new('RGB', (50, 50), (9, 9, 9)), SHAPE, 0)
+
+
+class TestReducedScale:
+  """A large JPEG is not decoded whole, and shows the network the same."""
+
+  SIZE = 3000, 2000
+
+  @staticmethod
+  def pictures(box, kind, **options) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the pixels of a large photo of an item in `box`, as such a file and as a PNG."""
+    size = TestReducedScale.SIZE
+    whole = photograph(box=box, size=size)
+    whole.paste((20, 90, 200), (box[0], box[1], (box[0] + box[2]) // 2, (box[1] + box[3]) // 2))
+    whole = whole.convert('CMYK') if kind == 'CMYK' else whole
+    stored = whole.transpose(Image.Transpose.ROTATE_90) if 'exif' in options else whole
+    data = saved(stored, 'JPEG', quality=95, **options)
+    (pixels,), reasons, *_ = decode.decode([data], 'auto', 10**7, SHAPE)
+    assert not reasons
+    fully = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert('RGB')
+    return pixels[..., 0], decoded(saved(fully, 'PNG', compress_level=1), 10**7)
+
+  @pytest.mark.parametrize(
+    'box',
+    [(400, 300, 1900, 1700), (2800, 1900, 2960, 1990), (1000, 900, 1050, 950), (77, 77, 80, 85)],
+    ids=['large', '160 pixels', '50 pixels', '8 pixels'],
+  )
+  def test_items_of_every_size(self, box):
+    found, expected = self.pictures(box, 'RGB')
+    assert np.abs(found.astype(int) - expected).mean() < 2
+
+  @pytest.mark.parametrize('kind', ['progressive', 'CMYK', 'exif'])
+  def test_jpegs_of_every_kind(self, kind):
+    options = {'progressive': {'progressive': True}, 'exif': {'exif': exif(orientation=6)}}
+    found, expected = self.pictures((400, 300, 1900, 1700), kind, **options.get(kind, {}))
+    assert np.abs(found.astype(int) - expected).mean() < 2
+
+  def test_max_pixels_counts_the_whole_picture(self):
+    data = saved(photograph(size=self.SIZE), 'JPEG')
+    reason = decode.decode([data], 'auto', 3000 * 2000 - 1, SHAPE).reasons[0]
+    assert reason == '3000x2000 is more than --max_pixels=5999999: not decoded'
+
+  def test_one_colour_is_rejected_at_any_scale(self):
+    data = saved(Image.new('RGB', self.SIZE, (200, 200, 200)), 'JPEG')
+    assert decode.decode([data], 'auto', 10**7, SHAPE).reasons == {
+      0: 'the picture shows one colour only'
+    }
+
+  def test_colours_for_networks_that_take_them(self):
+    data = saved(photograph((750, 500, 2250, 1500), self.SIZE), 'JPEG', quality=95)
+    (pixels,), *_ = decode.decode([data], 'auto', 10**7, (64, 64, 3), 255, 'fit')
+    expected = np.asarray(photograph((16, 21, 48, 43), (64, 64))).astype(int)
+    assert np.abs(pixels - expected).mean() < 4

@@ -73,7 +73,7 @@ def test_a_broken_length_rejects_one_tfrecord_record(byte, encoded, tmp_path):
       f'the checksum of a record length is wrong: {offsets[13] - offsets[12]} bytes to the next '
       'are unreadable'
     )
-  assert [start for start, _, _ in tfrecord.split(str(path), 5)] == offsets[::5]
+  assert [start for start, _, _ in tfrecord.split(str(path), 5, 1 << 30)] == offsets[::5]
 
 
 def test_a_huge_length_takes_no_memory(encoded, tmp_path):
@@ -124,7 +124,7 @@ def test_a_gzip_tfrecord_cut_short_is_read_up_to_there(encoded, tmp_path):
 def test_parts_of_a_tfrecord_file_hold_each_record_once(encoded, tmp_path):
   path = tmp_path / 'a.tfrecord'
   tfrecord_file(path, encoded[:23])
-  parts = tfrecord.split(str(path), 5)
+  parts = tfrecord.split(str(path), 5, 1 << 30)
   assert [first for _, _, first in parts] == [0, 5, 10, 15, 20]
   shards = [
     chunk.Shard(0, 'tfrecord', str(path), start, stop, first) for start, stop, first in parts

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from batch import chunk, flags
+from batch import chunk, cutting, flags
 from batch.readers import sniff, stream
 from batch.readers.base import Planned
 from storage import files
@@ -44,10 +44,10 @@ class _Content(NamedTuple):
 
 
 def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
-  """Returns one shard per `chunk_images` files."""
-  uris = [file.uri for file in matched]
-  size = settings.chunk_images
-  groups = [tuple(uris[first : first + size]) for first in range(0, len(uris), size)]
+  """Returns one shard per `chunk_images` files, or fewer if they are large."""
+  uris, sizes = [file.uri for file in matched], [file.size for file in matched]
+  parts = cutting.cut(sizes, settings.chunk_images, cutting.shard_bytes(sum(sizes)))
+  groups = [tuple(uris[part]) for part in parts]
   return Planned([chunk.Shard(0, 'image', group[0], uris=group) for group in groups], len(uris))
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from batch import chunk, flags, names
+from batch import chunk, cutting, flags, names
 from batch.readers import image_files, text
 from batch.readers.base import Planned
 from batch.readers.image_files import Entry
@@ -21,7 +21,7 @@ COMMENT = 'comment line'
 
 
 def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
-  """Returns one shard per `chunk_images` rows, or a multiple for text without random access.
+  """Returns shards of at most `chunk_images` rows, or of more for text without random access.
 
   Raises:
     app.UsageError: the columns of a table are not known.
@@ -52,21 +52,21 @@ def _split(
   uri: str, layout: Layout, settings: flags.Settings
 ) -> tuple[list[tuple[int, int, int]], int, int]:
   """Returns (start, stop, first_row) of consecutive parts; the number of comments; of rows."""
-  ends = [layout.begin]  # of every chunk_images-th row
+  unit = min(settings.chunk_images, cutting.MIN_MANIFEST_ROWS)
+  ends = [layout.begin]  # of every unit-th row
   last, count = layout.begin, 0
   comments: list[str] = []
   for row in _rows(uri, layout, settings, layout.begin, -1, comments):
     last, count = row.end, count + 1
-    if count % settings.chunk_images == 0:
+    if count % unit == 0:
       ends.append(last)
   if last > ends[-1]:
     ends.append(last)
-  step = 1 if layout.encoding.is_seekable else -(-len(ends) // MAX_WHOLE_SHARDS)
+  step = cutting.manifest_rows(count, unit, settings.chunk_images) // unit
+  if not layout.encoding.is_seekable:
+    step = max(step, -(-len(ends) // MAX_WHOLE_SHARDS))
   bounds = [*range(0, len(ends) - 1, step), len(ends) - 1]
-  parts = [
-    (ends[first], ends[after], first * settings.chunk_images)
-    for first, after in itertools.pairwise(bounds)
-  ]
+  parts = [(ends[first], ends[after], first * unit) for first, after in itertools.pairwise(bounds)]
   return parts, len(comments), count
 
 

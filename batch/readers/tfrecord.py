@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import app
 
-from batch import chunk, flags
+from batch import chunk, cutting, flags
 from batch.readers import example, features, records, stream
 from batch.readers.base import Planned
 from storage import files
@@ -19,20 +19,21 @@ SAMPLE_FILES, SAMPLE_RECORDS = 16, 1000
 
 
 def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
-  """Returns one shard per file; of a few plain files, one per `chunk_images` records.
+  """Returns one shard per file; a few plain files are cut into shards of a chunk or less.
 
   Raises:
     app.UsageError: no file is of TFRecord, or the first records have no image or lack what the
       settings name.
   """
   empty = _check_sample(matched, settings)
+  max_bytes = cutting.shard_bytes(sum(file.size for file in matched))
   shards = []
   for file in matched:
     if file.uri in empty:
       continue
     parts = [(0, -1, 0)]
     if len(matched) < SPLIT_BELOW_FILES and not _is_compressed(file.uri):
-      parts = split(file.uri, settings.chunk_images)
+      parts = split(file.uri, settings.chunk_images, max_bytes)
     shards += [chunk.Shard(0, 'tfrecord', file.uri, start, stop, row) for start, stop, row in parts]
   return Planned(shards, None)
 
@@ -77,16 +78,15 @@ def _is_compressed(uri: str) -> bool:
     return records.find_codec(file.read(records.HEADER.size)) is not None
 
 
-def split(uri: str, size: int) -> list[tuple[int, int, int]]:
-  """Returns (start, stop, first_row) of consecutive parts of a plain file, `size` records each.
+def split(uri: str, max_records: int, max_bytes: int) -> list[tuple[int, int, int]]:
+  """Returns (start, stop, first_row) of consecutive parts of a plain file.
 
-  Reads only the headers. A part ends where the next begins; the last, which may have fewer records,
-  at the end of the file.
+  Reads only the headers. A part ends where the next begins, the last one at the end of the file.
   """
   parts, start, row, first_row = [], 0, 0, 0
   source = records.open_stream(uri)
   while source.ensure(records.HEADER.size):
-    if row - first_row == size:
+    if row - first_row == max_records or source.offset - start >= max_bytes:
       parts.append((start, source.offset, first_row))
       start, first_row = source.offset, row
     if records.length_is_right(source.buffer, source.position):

@@ -1,0 +1,39 @@
+"""How many images, and of how many bytes, make a shard: the unit that a worker takes.
+
+This depends on the input only, not on the number of workers, so that a run resumed elsewhere cuts
+the input in the same way.
+"""
+
+from collections.abc import Iterator, Sequence
+
+# So many shards keep eight workers for each of 64 cores busy to the end, if there is enough to do.
+SHARDS = 512
+MIN_SHARD_BYTES = 8 << 20  # about ten photos; fewer would cost more to hand out than they gain
+MAX_SHARD_BYTES = 256 << 20
+# A manifest does not tell how large its files are. They may be photos, so it is cut into so many
+# shards, but not into ones that are smaller than this.
+MANIFEST_SHARDS = 64
+MIN_MANIFEST_ROWS = 32
+
+
+def shard_bytes(total_bytes: int) -> int:
+  """Returns how many bytes of files a shard has at most, unless it is a single file."""
+  return min(max(total_bytes // SHARDS, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
+
+
+def manifest_rows(rows: int, unit: int, max_rows: int) -> int:
+  """Returns how many rows of a manifest a shard has: a multiple of `unit`, at most `max_rows`."""
+  even = -(-rows // (MANIFEST_SHARDS * unit))
+  return max(min(even, max_rows // unit), 1) * unit
+
+
+def cut(sizes: Sequence[int], max_items: int, max_bytes: int) -> Iterator[slice]:
+  """Yields slices of consecutive items, each with at most so many items and, beside one, bytes."""
+  start = held = 0
+  for place, size in enumerate(sizes):
+    if place > start and (place - start == max_items or held + size > max_bytes):
+      yield slice(start, place)
+      start, held = place, 0
+    held += size
+  if start < len(sizes):
+    yield slice(start, len(sizes))

@@ -8,17 +8,16 @@ import gc
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import app
 
-from batch import arguments, exit_codes, flags, names, runner
+from batch import arguments, closing, exit_codes, flags, names, runner
 from images import model_card
 from storage import files
 
@@ -50,8 +49,8 @@ class TooManyRejects(Exception):
   """A larger fraction of the images was rejected than the user allows."""
 
 
-def run(args: argparse.Namespace, beam_flags: Sequence[str]) -> dict[str, Any]:
-  """Scores a collection and returns the content of summary.json.
+def run(args: argparse.Namespace, beam_flags: Sequence[str]) -> dict[str, Any] | None:
+  """Scores a collection and returns the content of summary.json; None if it is only submitted.
 
   Args:
     args: the scorer's flags.
@@ -73,10 +72,8 @@ def _score(
   beam_flags: Sequence[str],
   server: 'fork_server.ForkServer | None',
   started: float,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
   # Beam takes two seconds to import: --help and most mistakes do without.
-  import apache_beam as beam
-
   from batch import forked_workers, labels, pipeline, progress, sink, source
 
   options, threads = runner.beam_options(beam_flags)
@@ -89,13 +86,16 @@ def _score(
   with files.as_usage_error('--input'):
     plan = source.plan(args.input, args.input_format, settings)
   facts = {**run_facts(args, plan, card), 'label_map': label_map}
+  root = runner.create_pipeline(options)
   with files.as_usage_error(f'--output={settings.output}: cannot be written'):
     sink.claim(settings.output, facts, args.overwrite, args.resume)
   context = pipeline.RunContext(
     settings, card, facts, started, threads, args.max_reject_fraction, plan.passed_over
   )
-  with progress.shown(settings.output, plan.images), beam.Pipeline(options=options) as root:
+  with progress.shown(settings.output, plan.images), root:
     pipeline.build(root, plan.shards, context)
+  if runner.is_submission(options):
+    return None
   summary = json.loads(files.read(files.join(settings.output, sink.SUMMARY)))
   _check_rejects(summary, settings.output, args.max_reject_fraction)
   return summary
@@ -165,7 +165,7 @@ def cli(argv: Sequence[str] | None = None) -> int:
       traceback.print_exc()
     return _fail(f'the job failed: {root_cause(error)}; {RESUME}', exit_codes.FAILED)
   gc.freeze()  # at exit, collecting the imported modules would take over a second
-  print(format_summary(summary, args.output))
+  print(closing.lines(summary, args.output) if summary else closing.submitted(args.output))
   return exit_codes.DONE
 
 
@@ -194,46 +194,6 @@ def root_cause(error: Exception) -> str:
   if traceback_begin:
     return next((line for line in text.splitlines() if line[:1].strip()), type(error).__name__)
   return f'{type(error).__name__}: {(text.splitlines() or [""])[0]}'
-
-
-def format_summary(summary: dict[str, Any], output: str) -> str:
-  """Returns the summary in a few lines."""
-  lines = [
-    f'{summary["images_scored"]:,} images scored, {summary["images_rejected"]:,} rejected, in '
-    f'{summary["wall_seconds"]:.1f} s ({summary["images_per_second"]:,.0f} images/s, '
-    'including start-up)'
-  ]
-  if summary['accuracy'] is not None:
-    lines.append(
-      f'accuracy on {summary["images_labelled"]:,} labelled images: {summary["accuracy"]:.4f}'
-    )
-  if summary['repeated_ids']:
-    lines.append(f'images whose id an earlier one has: {summary["repeated_ids"]:,}')
-  if summary['passed_over']:
-    lines.append(f'passed over: {_format_counts(summary["passed_over"])}')
-  lines.append(f'report: {names.exact(output.rstrip("/"))}/report.html')
-  foreign = summary['images_with_foreign_label']
-  if foreign > summary['images_labelled']:
-    lines.append(
-      f'{foreign:,} images have a label that is not one of the model, such as '
-      f'{", ".join(map(repr, list(summary["foreign_labels"])[:3]))}; pass --label_map or '
-      '--label_offset'
-    )
-  return '\n'.join(lines)
-
-
-def _format_counts(counts: Mapping[str, int]) -> str:
-  """Returns such text as '2 hidden files, 1 link to a directory'."""
-  return ', '.join(f'{count:,} {_inflected(kind, count)}' for kind, count in counts.items())
-
-
-def _inflected(kind: str, count: int) -> str:
-  """Returns a singular noun, or its plural unless `count` is 1."""
-  noun, *rest = re.split(r'(?= (?:to|of|in|with|without|that)\b| \()', kind, maxsplit=1)
-  if count == 1 or noun.startswith('not '):
-    return kind
-  plural = f'{noun[:-1]}ies' if noun.endswith('y') else f'{noun}s'
-  return ''.join([plural, *rest])
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from batch import fork_server
 from runtime import process
 
 if TYPE_CHECKING:
+  import apache_beam as beam
   from apache_beam.options.pipeline_options import PipelineOptions
 
 # The name DirectRunner would download another runner.
@@ -45,6 +46,28 @@ def beam_options(argv: Sequence[str]) -> tuple['PipelineOptions', int]:
   if direct.direct_running_mode != 'multi_processing':
     return options, cores
   return options, max(cores // (direct.direct_num_workers or cores), 1)
+
+
+def create_pipeline(options: 'PipelineOptions') -> 'beam.Pipeline':
+  """Returns an empty pipeline.
+
+  Raises:
+    app.UsageError: Beam refuses the options.
+  """
+  import apache_beam as beam
+
+  try:
+    return beam.Pipeline(options=options)
+  except ValueError as error:
+    raise app.UsageError(' '.join(str(error).split())) from error
+
+
+def is_submission(options: 'PipelineOptions') -> bool:
+  """Returns whether the job runs only after this command: as a template, or by the user's wish."""
+  from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions
+
+  is_template = bool(options.view_as(GoogleCloudOptions).template_location)
+  return is_template or options.view_as(StandardOptions).no_wait_until_finish
 
 
 def _check_no_positional(argv: Sequence[str]) -> None:

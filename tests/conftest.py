@@ -6,13 +6,13 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import pytest
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
-from tests import edge_kit
-from tests.resume_kit import FLAGS
+from tests import edge_kit, resume_kit
 from tests.train_kit import CACHE, run_trainer, unpacked_libraries
 
 
@@ -73,30 +73,49 @@ def part_of(tfds_dir: str, name: str, train: int, test: int) -> str:
 
 
 @pytest.fixture(scope='session')
-def trained(tfds_dir, tmp_path_factory) -> pathlib.Path:
+def shared(tmp_path_factory) -> Callable[[str, Callable[[pathlib.Path], None]], pathlib.Path]:
+  """Returns a function that makes a directory once for all of pytest's processes.
+
+  The first of them that needs the directory calls what makes it; none may change it later.
+  """
+  home = tmp_path_factory.getbasetemp()
+  home = home.parent if 'PYTEST_XDIST_WORKER' in os.environ else home
+
+  def get(name: str, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
+    with open(home / f'{name}.lock', 'a+') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      if not (home / f'{name}.made').exists():
+        make(home / name)
+        (home / f'{name}.made').touch()
+    return home / name
+
+  return get
+
+
+def train(workdir: pathlib.Path, *flags: str) -> None:
+  result = run_trainer(f'--workdir={workdir}', *flags)
+  assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture(scope='session')
+def trained(tfds_dir, shared) -> pathlib.Path:
   """Returns the workdir of a real run: two epochs of 54,000 images."""
-  workdir = tmp_path_factory.mktemp('trained')
-  result = run_trainer(f'--workdir={workdir}', f'--data_dir={tfds_dir}', '--epochs=2')
-  assert result.returncode == 0, result.stderr
-  return workdir
+  flags = (f'--data_dir={tfds_dir}', '--epochs=2')
+  return shared('trained', lambda workdir: train(workdir, *flags))
 
 
 @pytest.fixture(scope='session')
-def undisturbed(small_tfds_dir, tmp_path_factory) -> pathlib.Path:
+def undisturbed(small_tfds_dir, shared) -> pathlib.Path:
   """Returns the workdir of a run of resume_kit.FLAGS that nothing disturbed."""
-  workdir = tmp_path_factory.mktemp('undisturbed')
-  result = run_trainer(f'--workdir={workdir}', f'--data_dir={small_tfds_dir}', *FLAGS)
-  assert result.returncode == 0, result.stderr
-  return workdir
+  flags = (f'--data_dir={small_tfds_dir}', *resume_kit.FLAGS)
+  return shared('undisturbed', lambda workdir: train(workdir, *flags))
 
 
 @pytest.fixture(scope='session')
-def tiny(tiny_tfds_dir, tmp_path_factory) -> pathlib.Path:
+def tiny(tiny_tfds_dir, shared) -> pathlib.Path:
   """Returns the workdir of a finished run of edge_kit.FLAGS."""
-  workdir = tmp_path_factory.mktemp('tiny')
-  result = edge_kit.run(workdir, tiny_tfds_dir)
-  assert result.returncode == 0, result.stderr
-  return workdir
+  flags = (f'--data_dir={tiny_tfds_dir}', *edge_kit.FLAGS)
+  return shared('tiny', lambda workdir: train(workdir, *flags))
 
 
 @pytest.fixture(scope='session')

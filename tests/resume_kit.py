@@ -11,7 +11,7 @@ import time
 from tests.train_kit import ROOT, step_losses
 from trainer import checkpoint, history
 
-# Of several replicas or hosts; 20 take five minutes more.
+# LOOKBOOK_KILLS=20 takes ten minutes more.
 KILLS = int(os.environ.get('LOOKBOOK_KILLS', '4'))
 # 64 steps of 124 of the small set's images, validated twice.
 FLAGS = (

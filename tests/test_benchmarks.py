@@ -51,12 +51,15 @@ def check_machine(found: dict) -> None:
 
 
 @pytest.fixture(scope='module')
-def short_run(small_tfds_dir, tmp_path_factory) -> pathlib.Path:
+def short_run(small_tfds_dir, shared) -> pathlib.Path:
   """The workdir of a finished run of seed 0, one epoch of the small set."""
-  workdir = tmp_path_factory.mktemp('short-run')
-  result = run_trainer(f'--workdir={workdir}', f'--data_dir={small_tfds_dir}', '--epochs=1', SMALL)
+  flags = (f'--data_dir={small_tfds_dir}', '--epochs=1', SMALL)
+  return shared('short-run', lambda workdir: train(workdir, *flags))
+
+
+def train(workdir: pathlib.Path, *flags: str) -> None:
+  result = run_trainer(f'--workdir={workdir}', *flags)
   assert result.returncode == 0, result.stderr
-  return workdir
 
 
 # --- the programs --------------------------------------------------------------------------------

@@ -40,13 +40,15 @@ def start_workers(
 
 
 @pytest.fixture(scope='module')
-def both(small_tfds_dir, tmp_path_factory) -> pathlib.Path:
+def both(small_tfds_dir, shared) -> pathlib.Path:
   """Returns the workdir of a run of two hosts."""
-  workdir = tmp_path_factory.mktemp('both')
+  return shared('both', lambda workdir: train_together(workdir, small_tfds_dir))
+
+
+def train_together(workdir: pathlib.Path, small_tfds_dir: str) -> None:
   for process in start_workers(workdir, small_tfds_dir):
     _, said = process.communicate()
     assert process.returncode == 0, said
-  return workdir
 
 
 @pytest.mark.slow

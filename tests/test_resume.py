@@ -36,13 +36,13 @@ class TestKilled:
     assert process.returncode == 0, said
     assert 'resuming from step' in said
 
-  def test_twice_ends_with_the_same_weights(self, undisturbed, small_tfds_dir, tmp_path):
-    self.kill_and_finish(tmp_path, small_tfds_dir, 2)
+  def test_once_ends_with_the_same_weights(self, undisturbed, small_tfds_dir, tmp_path):
+    self.kill_and_finish(tmp_path, small_tfds_dir, 1)
     assert_ends_as(tmp_path, undisturbed)
 
   @pytest.mark.slow
-  def test_twenty_times_ends_with_the_same_weights(self, undisturbed, small_tfds_dir, tmp_path):
-    self.kill_and_finish(tmp_path, small_tfds_dir, 20)
+  def test_often_ends_with_the_same_weights(self, undisturbed, small_tfds_dir, tmp_path):
+    self.kill_and_finish(tmp_path, small_tfds_dir, KILLS)
     assert_ends_as(tmp_path, undisturbed)
 
   @pytest.mark.slow

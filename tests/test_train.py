@@ -74,14 +74,15 @@ class TestARun:
 
 
 @pytest.fixture(scope='module')
-def small(small_tfds_dir, tmp_path_factory) -> pathlib.Path:
+def small(small_tfds_dir, shared) -> pathlib.Path:
   """A small run of one replica in float32."""
-  workdir = tmp_path_factory.mktemp('small')
-  result = run_trainer(
-    f'--workdir={workdir}', f'--data_dir={small_tfds_dir}', *SMALL, '--precision=float32'
-  )
-  assert result.returncode == 0, result.stderr
-  return workdir
+
+  def train(workdir: pathlib.Path) -> None:
+    flags = (f'--workdir={workdir}', f'--data_dir={small_tfds_dir}', *SMALL)
+    result = run_trainer(*flags, '--precision=float32')
+    assert result.returncode == 0, result.stderr
+
+  return shared('small', train)
 
 
 class TestRepeating:

@@ -126,7 +126,7 @@ def read(args: argparse.Namespace) -> tuple[Dataset, 'data.Examples', 'data.Exam
   """Returns the dataset, the images to train on and the test images."""
   from trainer import data, datasets
 
-  dataset = datasets.load(Recipe.dataset, data_dir=args.data_dir, idx_dir=None, source=None)
+  dataset = datasets.load(Recipe.dataset, data_dir=args.data_dir)
   train, _ = data.split_validation(dataset.read('train'), args.validation_examples, Recipe.seed)
   return dataset, train, dataset.read('test')
 

@@ -49,7 +49,7 @@ def write_image_folder(
   labels: Sequence[str] = ('dark', 'grey', 'light'),
   images: int = 12,
 ) -> pathlib.Path:
-  """Writes PNG files as --dataset=image_folder takes them, and returns `root`.
+  """Writes PNG files as --dataset=folder takes them, and returns `root`.
 
   Class i is that of noise around the brightness 40 + 80 i; `images` per class and split.
   """

@@ -66,6 +66,7 @@ def _train(
     f'{recipe.precision}'
   )
   with hosts.output_dir(strategy, directory) as out:
+    _write_rejects(dataset, out)
     with hosts.reraise_lost_worker(strategy):
       trainer = fit.Trainer(strategy, recipe, dataset, ready.train)
       history = loop.Loop(trainer, ready.validation, directory, out, config.loop, agreed).run()
@@ -73,6 +74,16 @@ def _train(
     found = _test_and_export(recipe, strategy, dataset, history, trained_on, out)
     agreed.barrier()
   return found
+
+
+def _write_rejects(dataset: Dataset, out: str) -> None:
+  """Lists the pictures that were left out as the scorer lists its rejects, if there are any."""
+  lines = [
+    json.dumps(dict(zip(('id', 'stage', 'reason'), reject)), ensure_ascii=False)
+    for reject in dataset.rejects
+  ]
+  if lines:
+    workdir.write(os.path.join(out, 'rejects.jsonl'), '\n'.join(lines) + '\n')
 
 
 def _test_and_export(

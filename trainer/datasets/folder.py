@@ -17,7 +17,7 @@ from absl import app
 
 from batch.readers import image_files, sniff
 from storage import files
-from trainer.datasets import SPLITS, Dataset, Options, pictures, scorers_readers
+from trainer.datasets import SPLITS, Dataset, Options, gathering, pictures, scorers_readers
 
 
 def load(name: str, options: Options) -> Dataset:
@@ -32,12 +32,15 @@ def load(name: str, options: Options) -> Dataset:
     if not found['train']:
       found = {'': _pictures_in(root)}
     labels = _check_classes(where, root, found)
+    everything = [file for some in found.values() for file in some]
+    spread = everything[:: 1 + len(everything) // scorers_readers.CHUNK_PICTURES]
     return pictures.to_dataset(
       where,
       _chunks(found),
       options,
       labels,
-      total=sum(map(len, found.values())),
+      total=len(everything),
+      sample=next(_chunks({'': spread})).encoded,  # of all classes
       name=name,
       title=os.path.basename(root),
     )
@@ -100,7 +103,7 @@ def _label(path: str) -> str:
   return path.rsplit('/', 2)[1]
 
 
-def _chunks(found: Mapping[str, Sequence[files.File]]) -> Iterator[pictures.Chunk]:
+def _chunks(found: Mapping[str, Sequence[files.File]]) -> Iterator[gathering.Chunk]:
   settings = scorers_readers.settings(label_from='directory')
   for split, some in found.items():
     shards = image_files.plan(some, settings).shards

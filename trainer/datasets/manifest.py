@@ -12,7 +12,7 @@ from absl import app
 
 from batch import chunk, flags, source
 from storage import files
-from trainer.datasets import SPLITS, Dataset, Options, pictures, scorers_readers
+from trainer.datasets import SPLITS, Dataset, Options, gathering, pictures, scorers_readers
 
 FORMATS = ('manifest', 'parquet', 'tfrecord', 'tar')
 SPLIT_NAMES = {**{split: split for split in SPLITS}, 'val': 'validation', 'valid': 'validation'}
@@ -59,7 +59,7 @@ def _plan(path: str, settings: flags.Settings) -> source.Plan:
     raise app.UsageError(said) from error
 
 
-def _chunks(where: str, plan: source.Plan, settings: flags.Settings) -> Iterator[pictures.Chunk]:
+def _chunks(where: str, plan: source.Plan, settings: flags.Settings) -> Iterator[gathering.Chunk]:
   read = itertools.chain.from_iterable(source.read(shard, 0, settings) for shard in plan.shards)
   return scorers_readers.to_chunks(read, lambda images: _splits(where, images, settings))
 

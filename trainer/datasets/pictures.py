@@ -1,54 +1,16 @@
 """Pictures with labels, from whatever source, as a dataset: images of one shape, in splits."""
 
-import concurrent.futures
-import dataclasses
-import hashlib
-import io
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
-from absl import app, logging
-from PIL import Image
+from absl import app
 
-from images import ImageShape, decode
-from trainer import progress
 from trainer.data import Examples
 from trainer.datasets import SPLITS, Dataset, Options, splits
+from trainer.datasets.gathering import CONVERSION, Chunk, Gathered, Reject, gather
 
-PHOTO_SIDE = 64  # of the images that are made of photos
-MAX_OWN_SIDE = 128  # larger pictures are photos, even if all have one size
 MAX_CLASSES = 10_000
-MAX_PIXELS = 50_000_000  # of a picture, as the scorer has it
-DECODED_AT_ONCE = 64  # by a thread
-CONVERSION = 'fit'
-CHANNELS = {'grey': 1, 'rgb': 3}
-HEADERS = ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM')
-GREY_MODES = {'1', 'L', 'LA', 'I;16', 'I', 'F'}
-
-Reject = tuple[str, str, str]  # id, stage, reason
-
-
-class Chunk(NamedTuple):
-  """N pictures as read, with labels ('' if one has none) and splits ('' if the source has none)."""
-
-  ids: Sequence[str]
-  encoded: Sequence[bytes]
-  labels: Sequence[str]
-  splits: Sequence[str]
-  rejects: Sequence[Reject] = ()
-
-
-@dataclasses.dataclass
-class _Gathered:
-  """The pictures of a source, decoded."""
-
-  pixels: list[np.ndarray] = dataclasses.field(default_factory=list)
-  labels: list[str] = dataclasses.field(default_factory=list)
-  digests: list[bytes] = dataclasses.field(default_factory=list)
-  splits: list[str] = dataclasses.field(default_factory=list)
-  rejects: list[Reject] = dataclasses.field(default_factory=list)
 
 
 def to_dataset(
@@ -58,6 +20,7 @@ def to_dataset(
   labels: Sequence[str] = (),
   order: Sequence[str] = (),
   total: int | None = None,
+  sample: Sequence[bytes] = (),
   **facts: Any,
 ) -> Dataset:
   """Returns the dataset of all pictures of a source, which are read and decoded here.
@@ -69,20 +32,21 @@ def to_dataset(
     labels: the classes' names, if they are known; each must have a picture.
     order: the order of the classes' names, if `labels` is not given; by default they are sorted.
     total: the number of pictures, if it is known.
+    sample: some encoded pictures that stand for all; by default those of the first chunk.
     facts: the other fields of Dataset.
 
   Raises:
     app.UsageError: the pictures do not make a classifier.
   """
-  shape, found = _gather(where, chunks, options, total)
+  found = gather(where, chunks, options, total, sample)
   names = tuple(labels or _in_order(set(found.labels), order))
   check_labels(where, names)
-  whole = _examples(found, names, shape)
+  whole = _examples(found, names)
   parts = _split(where, whole.labels, found, options.validation_examples)
   _check_parts(where, parts, whole.labels, names, found.rejects)
   examples = {split: whole.take(rows) for split, rows in parts.items()}
   return Dataset(
-    image_shape=shape,
+    image_shape=found.shape,
     labels=names,
     num_examples={split: len(part) for split, part in examples.items()},
     read=examples.__getitem__,
@@ -92,10 +56,10 @@ def to_dataset(
   )
 
 
-def _examples(found: _Gathered, names: Sequence[str], shape: ImageShape) -> Examples:
+def _examples(found: Gathered, names: Sequence[str]) -> Examples:
   index = {name: i for i, name in enumerate(names)}
   return Examples(
-    np.concatenate([np.zeros((0, *shape), np.uint8), *found.pixels]),
+    np.concatenate([np.zeros((0, *found.shape), np.uint8), *found.pixels]),
     np.array([index[label] for label in found.labels], np.int64),
   )
 
@@ -131,87 +95,8 @@ def _in_order(labels: set[str], order: Sequence[str]) -> list[str]:
   return sorted(labels, key=lambda label: (int(label) if are_numbers else 0, label))
 
 
-def _gather(
-  where: str, chunks: Iterable[Chunk], options: Options, total: int | None
-) -> tuple[ImageShape, _Gathered]:
-  """Reads and decodes all pictures; the first chunk determines their shape."""
-  found, shape = _Gathered(), (0, 0, 0)
-  bar = progress.Progress(total or 0)
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    for chunk in chunks:
-      if not any(shape):
-        shape = _shape(where, chunk.encoded, options)
-      _add(found, chunk, shape, pool)
-      bar.advance(len(chunk.ids) + len(chunk.rejects))
-  bar.close()
-  if found.rejects:
-    name, _, reason = found.rejects[0]
-    logging.warning(
-      f'{where}: {len(found.rejects)} pictures are left out, such as {name} ({reason}); '
-      'rejects.jsonl in the workdir lists them'
-    )
-  return shape, found
-
-
-def _shape(where: str, encoded: Sequence[bytes], options: Options) -> ImageShape:
-  """Returns the shape of the images to train on: as asked, else that of pictures like these."""
-  headers = list(_headers(encoded))
-  sizes = {size for size, _ in headers}
-  columns, rows = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
-  if options.image_size:
-    rows = columns = options.image_size
-  elif not 0 < max(rows, columns) <= MAX_OWN_SIDE:
-    rows = columns = PHOTO_SIDE
-  are_grey = bool(headers) and all(mode in GREY_MODES for _, mode in headers)
-  channels = CHANNELS[options.channels or ('grey' if are_grey else 'rgb')]
-  logging.info(
-    f'{where}: images of {rows}x{columns}, {decode.COLOURS[channels]}; pass --image_size and '
-    '--channels for others'
-  )
-  return rows, columns, channels
-
-
-def _headers(encoded: Sequence[bytes]) -> Iterator[tuple[tuple[int, int], str]]:
-  """Yields (width, height) and Pillow's mode of each picture whose header can be read."""
-  for content in encoded:
-    try:
-      with Image.open(io.BytesIO(content), formats=HEADERS) as image:
-        yield image.size, image.mode
-    except Exception as error:  # a picture that cannot be read is rejected when it is decoded
-      logging.debug('%s', error)
-
-
-def _add(
-  found: _Gathered, chunk: Chunk, shape: ImageShape, pool: concurrent.futures.Executor
-) -> None:
-  """Adds the pictures of a chunk that have a label and can be decoded."""
-  parts = [
-    chunk.encoded[first : first + DECODED_AT_ONCE]
-    for first in range(0, len(chunk.encoded), DECODED_AT_ONCE)
-  ]
-  found.rejects += chunk.rejects
-  rows: list[int] = []
-  decoded = list(pool.map(lambda part: _decode(part, shape), parts))
-  for number, part in enumerate(decoded):
-    first = number * DECODED_AT_ONCE
-    for i in range(len(part.pixels)):
-      if reason := part.reasons.get(i, '' if chunk.labels[first + i] else 'it has no label'):
-        found.rejects.append((chunk.ids[first + i], 'decode', reason))
-      else:
-        rows.append(first + i)
-  if rows:
-    found.pixels.append(np.concatenate([part.pixels for part in decoded])[rows])
-  found.labels += [chunk.labels[row] for row in rows]
-  found.splits += [chunk.splits[row] for row in rows]
-  found.digests += [hashlib.sha256(chunk.encoded[row]).digest() for row in rows]
-
-
-def _decode(encoded: Sequence[bytes], shape: ImageShape) -> decode.Decoded:
-  return decode.decode(encoded, 'auto', MAX_PIXELS, shape, conversion=CONVERSION)
-
-
 def _split(
-  where: str, labels: np.ndarray, found: _Gathered, validation_examples: int | None
+  where: str, labels: np.ndarray, found: Gathered, validation_examples: int | None
 ) -> dict[str, np.ndarray]:
   """Returns the rows of each split; those that the source does not have are held out."""
   given = np.array(found.splits, dtype=object)

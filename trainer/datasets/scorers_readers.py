@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from batch import arguments, chunk, flags, labels
-from trainer.datasets import pictures
+from trainer.datasets import gathering
 
 CHUNK_PICTURES = 512  # read and decoded at a time
 
@@ -22,10 +22,10 @@ def settings(**given: Any) -> flags.Settings:
 
 def to_chunks(
   read: Iterator[chunk.ReadImages], split_of: Callable[[chunk.ReadImages], list[str]]
-) -> Iterator[pictures.Chunk]:
+) -> Iterator[gathering.Chunk]:
   """Yields what a reader has read; `split_of` returns the split of each image."""
   for images in read:
-    yield pictures.Chunk(
+    yield gathering.Chunk(
       ids=images.ids,
       encoded=images.encoded or [],
       labels=[labels.to_text(label) for label in images.labels or [''] * len(images.ids)],

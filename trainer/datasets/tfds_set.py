@@ -12,7 +12,7 @@ from absl import app, logging
 
 from storage import files
 from trainer import data
-from trainer.datasets import DATASETS, SPLITS, Dataset, Options, pictures, tfds_directory
+from trainer.datasets import DATASETS, SPLITS, Dataset, Options, gathering, pictures, tfds_directory
 from trainer.datasets import fashion_mnist_files as published
 
 CHUNK_PICTURES = 512  # read and decoded at a time
@@ -120,7 +120,7 @@ def _prepare(where: str, builder: tfds.core.DatasetBuilder, root: str) -> None:
 
 def _chunks(
   where: str, builder: tfds.core.DatasetBuilder, splits: Sequence[str], image: str, label: str
-) -> Iterator[pictures.Chunk]:
+) -> Iterator[gathering.Chunk]:
   """Yields the encoded pictures in TFDS's own order. Labels below 0 stand for none."""
   names = builder.info.features[label].names
   config = tfds.ReadConfig(
@@ -137,7 +137,7 @@ def _chunks(
       pairs = dataset.map(lambda row: (row[image], row[label])).batch(CHUNK_PICTURES)
       first = 0
       for encoded, classes in pairs.as_numpy_iterator():
-        yield pictures.Chunk(
+        yield gathering.Chunk(
           ids=[f'{split}#{first + i}' for i in range(len(classes))],
           encoded=list(encoded),
           labels=[names[number] if number >= 0 else '' for number in classes],

@@ -19,6 +19,7 @@ from trainer import (
   models,
   plain_keras,
   preparation,
+  quality,
   report,
   workdir,
 )
@@ -86,6 +87,17 @@ def _write_rejects(dataset: Dataset, out: str) -> None:
     workdir.write(os.path.join(out, 'rejects.jsonl'), '\n'.join(lines) + '\n')
 
 
+def _count_shared(test: data.Examples, *trained_on: data.Examples) -> int:
+  """Returns how many test images were trained or validated on; warns if there are any."""
+  count = sum(quality.shared(test, part) for part in trained_on)
+  if count:
+    logging.warning(
+      f'{count} of the {len(test)} test images occur in training or validation, too: the test '
+      'accuracy flatters'
+    )
+  return count
+
+
 def _test_and_export(
   recipe: Recipe,
   strategy: tf.distribute.Strategy,
@@ -101,6 +113,7 @@ def _test_and_export(
   test = dataset.read('test')  # read only now, after the best epoch was chosen
   probabilities = export.predict(classifier, test.pixels)
   found = metrics.metrics(recipe, strategy, history, probabilities, test.labels, dataset.labels)
+  found['test_images_in_training'] = _count_shared(test, *trained_on)
   card = metrics.model_card(found, dataset, train, validation)
   export.save(classifier, card, os.path.join(out, 'export', '1'))
   report.write(out, found, dataset, history.rows, train, test, probabilities)

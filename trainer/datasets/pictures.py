@@ -32,7 +32,7 @@ def to_dataset(
     labels: the classes' names, if they are known; each must have a picture.
     order: the order of the classes' names, if `labels` is not given; by default they are sorted.
     total: the number of pictures, if it is known.
-    sample: some encoded pictures that stand for all; by default those of the first chunk.
+    sample: encoded pictures that stand for all; by default those of the first chunk.
     facts: the other fields of Dataset.
 
   Raises:
@@ -44,12 +44,11 @@ def to_dataset(
   whole = _examples(found, names)
   parts = _split(where, whole.labels, found, options.validation_examples)
   _check_parts(where, parts, whole.labels, names, found.rejects)
-  examples = {split: whole.take(rows) for split, rows in parts.items()}
   return Dataset(
     image_shape=found.shape,
     labels=names,
-    num_examples={split: len(part) for split, part in examples.items()},
-    read=examples.__getitem__,
+    num_examples={split: len(rows) for split, rows in parts.items()},
+    read=lambda split: whole.take(parts[split]),
     preprocessing=CONVERSION,
     rejects=found.rejects,
     **{'flip': False, **facts},  # pictures may show letters or digits

@@ -113,6 +113,23 @@ class Recipe:
     lower_bound=0,
     upper_bound=2**31 - 1,
   )
+  class_weights: str = setting(
+    'equal',
+    'What an image counts for in the loss: one like the other, or balanced, which makes up for '
+    'classes with fewer images.',
+    choices=CLASS_WEIGHTS,
+  )
+  init_from: str | None = setting(
+    None,
+    'Exported model to start with, as runs/x/export/1, local or gs://. If it has other classes, '
+    'all but its last layer is taken.',
+    is_path=True,
+  )
+  calibrate: bool = setting(
+    False,
+    'Whether to divide the logits of the exported model by the temperature that makes its '
+    'confidence most right on the validation images.',
+  )
   precision: str = setting(
     'auto',
     'Arithmetic of the training step; auto is the fastest here that costs no accuracy. '

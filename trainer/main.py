@@ -39,6 +39,7 @@ WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory for all outputs of the run, local or gs://.'
 )
 DEFINE_BY_TYPE: dict[type, Callable[..., Any]] = {
+  bool: flags.DEFINE_boolean,
   int: flags.DEFINE_integer,
   float: flags.DEFINE_float,
   str: flags.DEFINE_string,

@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import app
 
 from storage import files
-from trainer import agreement, data, datasets, devices, hold, hosts, models, workdir
+from trainer import agreement, data, datasets, devices, hold, hosts, models, starting, workdir
 from trainer.config import VALIDATION_EXAMPLES, Config, Recipe
 from trainer.datasets import Dataset
 
@@ -152,6 +152,9 @@ def _read(config: Config, directory: str, replicas: int) -> Ready:
     config.recipe, precision=precision, validation_examples=validation_examples
   )
   models.check_image_shape(recipe.model, dataset.image_shape)
+  if recipe.init_from:
+    spec = models.Spec(dataset.image_shape, len(dataset.labels))
+    starting.check(recipe.init_from, recipe.model, spec)
   _check(recipe, replicas, dataset, dataset.num_examples['train'])
   workdir.check(directory, recipe.fixed())
   everything = dataset.read('train')

@@ -17,6 +17,9 @@ OLDEST_SETTINGS = {  # of workdirs from before there were others
   'image_size': None,
   'channels': None,
   'flip': 'auto',
+  'class_weights': 'equal',
+  'init_from': None,
+  'calibrate': False,
 }
 
 

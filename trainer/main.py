@@ -2,7 +2,7 @@
 
   python -m trainer.main --workdir=runs/seed
   python -m trainer.main --workdir=gs://bucket/runs/seed --data_dir=gs://bucket/data
-  python -m trainer.main --workdir=runs/mine --dataset=image_folder --source=pictures
+  python -m trainer.main --workdir=runs/mine --dataset=folder --source=photos
 
 The workdir receives settings.json, checkpoints/, history.csv, tensorboard/, export/1/ (the
 SavedModel), keras/, report/ and, last, metrics.json. The same command in the same workdir resumes

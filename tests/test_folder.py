@@ -11,7 +11,8 @@ from PIL import Image
 from images import model_card
 from tests import edge_kit, pictures
 from tests.train_kit import run_trainer, write_image_folder
-from trainer import datasets
+from trainer import data, datasets
+from trainer.datasets import scorers_readers
 
 
 def load(source: pathlib.Path | None, **options) -> datasets.Dataset:
@@ -101,6 +102,60 @@ class TestPhotos:
     assert 'text, which is not read' in reason
 
 
+class TestPrepared:
+  def same(self, one: datasets.Dataset, other: datasets.Dataset) -> None:
+    assert (one.labels, one.image_shape, one.rejects) == (
+      other.labels,
+      other.image_shape,
+      other.rejects,
+    )
+    for split in datasets.SPLITS:
+      both = [dataset.read(split) for dataset in (one, other)]
+      np.testing.assert_array_equal(both[0].pixels[:], both[1].pixels[:])
+      np.testing.assert_array_equal(both[0].labels, both[1].labels)
+
+  def test_pictures_on_disk_are_those_in_memory_and_are_decoded_once(self, photos, tmp_path):
+    (photos / 'dark/30.jpg').write_bytes(b'')
+    in_memory, first = load(photos), load(photos, data_dir=str(tmp_path / 'data'))
+    self.same(in_memory, first)
+    contents = {path: path.stat().st_size for path in photos.glob('*/*.jpg')}
+    for path, size in contents.items():
+      path.write_bytes(b'?' * size)  # what is prepared is not read again
+    self.same(in_memory, load(photos, data_dir=str(tmp_path / 'data')))
+    with pytest.raises(app.UsageError, match='no picture'):
+      load(photos, data_dir=str(tmp_path / 'data'), image_size=20)
+
+  def test_goes_on_where_it_was_killed(self, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(scorers_readers, 'CHUNK_PICTURES', 8)
+    home = tmp_path / 'data'
+    expected = load(photos, data_dir=str(home))
+    (whole,) = (home / 'prepared').glob('*[0-9a-f]')
+    unfinished = whole.rename(f'{whole}.incomplete')
+    lines = (unfinished / 'chunks.jsonl').read_text().splitlines(keepends=True)
+    assert len(lines) == 8
+    (unfinished / 'chunks.jsonl').write_text(''.join(lines[:3]) + lines[3][:20])
+    with open(unfinished / 'pixels', 'r+b') as pixels:
+      pixels.truncate(29 * 64 * 64 * 3 + 5)
+    already = sorted(photos.glob('*/*.jpg'))[:24]
+    for path in already:
+      path.write_bytes(b'?' * path.stat().st_size)
+    self.same(expected, load(photos, data_dir=str(home)))
+    assert (whole / 'chunks.jsonl').read_text() == ''.join(lines)
+
+  def test_batches_from_disk_are_those_from_memory(self, photos, tmp_path):
+    batches = [
+      list(data.batches(dataset.read('train'), 0, 8, 2, first_step=3).take(4).as_numpy_iterator())
+      for dataset in (load(photos), load(photos, data_dir=str(tmp_path)))
+    ]
+    for one, other in zip(*batches):
+      for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+  def test_a_bucket_is_refused(self, photos):
+    with pytest.raises(app.UsageError, match='--data_dir=gs://x: pictures are prepared on a disk'):
+      load(photos, data_dir='gs://x')
+
+
 class TestRefused:
   def refuse(self, match: str, source: pathlib.Path | None, **options) -> None:
     with pytest.raises(app.UsageError, match=match):
@@ -110,7 +165,7 @@ class TestRefused:
     self.refuse('--source is not given', None)
 
   def test_what_is_for_other_datasets(self, small):
-    self.refuse('takes --source, not --data_dir', small, data_dir='data')
+    self.refuse('takes --source, not --idx_dir', small, idx_dir='data')
     self.refuse('--split_column=side: is for --dataset=manifest', small, split_column='side')
 
   def test_no_pictures(self, tmp_path):

@@ -190,7 +190,8 @@ def _describe(
   digest = hashlib.sha256(repr((dataset.labels, everything.pixels.shape)).encode())
   for images in [everything] if train is not everything else [train, validation]:
     digest.update(images.labels.tobytes())
-    digest.update(images.pixels.tobytes())
+    for pixels in images.blocks():
+      digest.update(pixels.tobytes())
   return f'{dataset.name} of {len(everything)} training images, sha256 {digest.hexdigest()[:16]}'
 
 

@@ -88,5 +88,5 @@ def top_confusions(metrics: dict[str, Any], labels: Sequence[str], count: int) -
 
 def shared(images: data.Examples, others: data.Examples) -> int:
   """Returns how many images occur, pixel for pixel, among others."""
-  known = {hashlib.sha256(pixels).digest() for pixels in others.pixels}
-  return sum(hashlib.sha256(pixels).digest() in known for pixels in images.pixels)
+  known = {hashlib.sha256(pixels.tobytes()).digest() for pixels in others.pixels}
+  return sum(hashlib.sha256(pixels.tobytes()).digest() in known for pixels in images.pixels)

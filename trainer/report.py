@@ -84,7 +84,7 @@ def samples(train: data.Examples, labels: Sequence[str], columns: int = 12) -> F
   figure = Figure(figsize=(columns * 0.62 + 0.9, len(labels) * 0.62), layout='tight')
   axis, pitch = figure.subplots(), SIDE + 3
   for row, label in enumerate(labels):
-    for column, pixels in enumerate(train.pixels[train.labels == row][:columns]):
+    for column, pixels in enumerate(train.pixels[np.flatnonzero(train.labels == row)[:columns]]):
       _picture(axis, pixels, left=pitch * column, top=pitch * row)
     axis.text(-4, pitch * row + SIDE / 2, label, ha='right', va='center', color=INK, fontsize=9)
   return figure

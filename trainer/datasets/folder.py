@@ -34,23 +34,22 @@ def load(name: str, options: Options) -> Dataset:
     labels = _check_classes(where, root, found)
     everything = [file for some in found.values() for file in some]
     spread = everything[:: 1 + len(everything) // scorers_readers.CHUNK_PICTURES]
-    return pictures.to_dataset(
+    found_there = gathering.Source(
       where,
       _chunks(found),
-      options,
       labels,
       total=len(everything),
-      sample=next(_chunks({'': spread})).encoded,  # of all classes
-      name=name,
-      title=os.path.basename(root),
+      sample=lambda: next(_chunks({'': spread})).encoded,  # of all classes
+      fingerprint=repr([(file.uri, file.size) for file in everything]),
     )
+    return pictures.to_dataset(found_there, options, name=name, title=os.path.basename(root))
 
 
 def _root(name: str, options: Options) -> str:
   if not options.source:
     raise app.UsageError(f'--source is not given: --dataset={name} needs the folder of pictures')
-  if options.data_dir or options.idx_dir:
-    raise app.UsageError(f'--dataset={name}: takes --source, not --data_dir or --idx_dir')
+  if options.idx_dir:
+    raise app.UsageError(f'--dataset={name}: takes --source, not --idx_dir')
   for flag in ('image_column', 'label_column', 'split_column'):
     if value := getattr(options, flag):
       raise app.UsageError(f'--{flag}={value}: is for --dataset=manifest; leave it out')

@@ -28,8 +28,8 @@ def load(name: str, options: Options) -> Dataset:
     raise app.UsageError(
       f'--source is not given: --dataset={name} needs a CSV or Parquet file of pictures and labels'
     )
-  if options.data_dir or options.idx_dir:
-    raise app.UsageError(f'--dataset={name}: takes --source, not --data_dir or --idx_dir')
+  if options.idx_dir:
+    raise app.UsageError(f'--dataset={name}: takes --source, not --idx_dir')
   where = f'--source={options.source}'
   settings = scorers_readers.settings(
     image_column=options.image_column,
@@ -40,14 +40,14 @@ def load(name: str, options: Options) -> Dataset:
     plan = _plan(options.source, settings)
     if plan.format not in FORMATS:
       raise app.UsageError(f'{where}: is {plan.format}, which has no labels; pass a CSV or Parquet')
-    return pictures.to_dataset(
+    table = gathering.Source(
       where,
       _chunks(where, plan, settings),
-      options,
       total=plan.images,
-      name=name,
-      title=os.path.splitext(os.path.basename(options.source.rstrip('/')))[0],
+      fingerprint=repr((options.source, plan.fingerprint, settings)),
     )
+    title = os.path.splitext(os.path.basename(options.source.rstrip('/')))[0]
+    return pictures.to_dataset(table, options, name=name, title=title)
 
 
 def _plan(path: str, settings: flags.Settings) -> source.Plan:

@@ -1,49 +1,36 @@
 """Pictures with labels, from whatever source, as a dataset: images of one shape, in splits."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from absl import app
 
 from trainer.data import Examples
-from trainer.datasets import SPLITS, Dataset, Options, splits
-from trainer.datasets.gathering import CONVERSION, Chunk, Gathered, Reject, gather
+from trainer.datasets import SPLITS, Dataset, Options, prepared, splits
+from trainer.datasets.gathering import CONVERSION, Gathered, Reject, Source, gather
 
 MAX_CLASSES = 10_000
 
 
-def to_dataset(
-  where: str,
-  chunks: Iterable[Chunk],
-  options: Options,
-  labels: Sequence[str] = (),
-  order: Sequence[str] = (),
-  total: int | None = None,
-  sample: Sequence[bytes] = (),
-  **facts: Any,
-) -> Dataset:
+def to_dataset(source: Source, options: Options, **facts: Any) -> Dataset:
   """Returns the dataset of all pictures of a source, which are read and decoded here.
 
   Args:
-    where: what messages call the source.
-    chunks: its pictures, in an order that is always the same.
-    options: the images' size and channels, and how many to validate on.
-    labels: the classes' names, if they are known; each must have a picture.
-    order: the order of the classes' names, if `labels` is not given; by default they are sorted.
-    total: the number of pictures, if it is known.
-    sample: encoded pictures that stand for all; by default those of the first chunk.
+    source: the pictures.
+    options: the images' size and channels, how many to validate on, and where to prepare them.
     facts: the other fields of Dataset.
 
   Raises:
     app.UsageError: the pictures do not make a classifier.
   """
-  found = gather(where, chunks, options, total, sample)
-  names = tuple(labels or _in_order(set(found.labels), order))
-  check_labels(where, names)
+  with _store(source.fingerprint, options) as store:
+    found = gather(source, options, store)
+  names = tuple(source.labels or _in_order(set(found.labels), source.order))
+  check_labels(source.where, names)
   whole = _examples(found, names)
-  parts = _split(where, whole.labels, found, options.validation_examples)
-  _check_parts(where, parts, whole.labels, names, found.rejects)
+  parts = _split(source.where, whole.labels, found, names, options.validation_examples)
   return Dataset(
     image_shape=found.shape,
     labels=names,
@@ -55,12 +42,17 @@ def to_dataset(
   )
 
 
+def _store(
+  fingerprint: str, options: Options
+) -> contextlib.AbstractContextManager[prepared.Memory | prepared.Directory]:
+  if not fingerprint or not options.data_dir:
+    return contextlib.nullcontext(prepared.Memory())
+  return prepared.opened(options.data_dir, fingerprint, options.image_size, options.channels)
+
+
 def _examples(found: Gathered, names: Sequence[str]) -> Examples:
   index = {name: i for i, name in enumerate(names)}
-  return Examples(
-    np.concatenate([np.zeros((0, *found.shape), np.uint8), *found.pixels]),
-    np.array([index[label] for label in found.labels], np.int64),
-  )
+  return Examples(found.pixels, np.array([index[label] for label in found.labels], np.int64))
 
 
 def check_labels(where: str, labels: Sequence[str]) -> None:
@@ -95,7 +87,11 @@ def _in_order(labels: set[str], order: Sequence[str]) -> list[str]:
 
 
 def _split(
-  where: str, labels: np.ndarray, found: Gathered, validation_examples: int | None
+  where: str,
+  labels: np.ndarray,
+  found: Gathered,
+  names: Sequence[str],
+  validation_examples: int | None,
 ) -> dict[str, np.ndarray]:
   """Returns the rows of each split; those that the source does not have are held out."""
   given = np.array(found.splits, dtype=object)
@@ -116,6 +112,7 @@ def _split(
       fraction = count / len(rows) if count else splits.FRACTION
       held_out = splits.hold_out(labels[rows], [found.digests[row] for row in rows], fraction)
       parts[split], parts['train'] = rows[held_out], rows[~held_out]
+  _check_parts(where, parts, labels, names, found.rejects)
   return parts
 
 

@@ -13,7 +13,7 @@ FRACTION = 0.1  # for the test, and of the rest for the validation, unless the s
 LEAST_TO_SPLIT = 3  # different pictures of a class of which one is held out however few they are
 
 
-def hold_out(labels: np.ndarray, digests: Sequence[bytes], fraction: float) -> np.ndarray:
+def hold_out(labels: np.ndarray, digests: Sequence[str], fraction: float) -> np.ndarray:
   """Returns which examples to hold out, bool (N,): about this fraction of each class.
 
   Args:
@@ -21,10 +21,10 @@ def hold_out(labels: np.ndarray, digests: Sequence[bytes], fraction: float) -> n
     digests: N checksums, equal for copies of one picture.
     fraction: below 1; a class of fewer than LEAST_TO_SPLIT different pictures keeps them all.
   """
-  copies: dict[bytes, list[int]] = collections.defaultdict(list)
+  copies: dict[str, list[int]] = collections.defaultdict(list)
   for row, digest in enumerate(digests):
     copies[digest].append(row)
-  by_class: dict[int, list[bytes]] = collections.defaultdict(list)
+  by_class: dict[int, list[str]] = collections.defaultdict(list)
   for digest in sorted(copies):  # copies whose labels differ count as the first class among these
     by_class[min(labels[row] for row in copies[digest])].append(digest)
   held_out = np.zeros(len(labels), bool)

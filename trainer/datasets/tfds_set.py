@@ -39,12 +39,15 @@ def load(name: str, options: Options) -> Dataset:
   splits = [split for split in SPLITS if split in builder.info.splits]
   if 'train' not in splits:
     raise app.UsageError(f'{where}: has no split called train; pass another dataset')
-  return pictures.to_dataset(
+  source = gathering.Source(
     where,
     _chunks(f'--data_dir={root}: {name}', builder, splits, image, label),
-    options,
     order=builder.info.features[label].names,
     total=sum(builder.info.splits[split].num_examples for split in splits),
+  )
+  return pictures.to_dataset(
+    source,
+    options,
     name=f'{name.partition(":")[0]}/{builder.version}',
     title=builder.info.full_name,
     homepage=builder.info.homepage or '',

@@ -67,3 +67,4 @@ def test_the_report_shows_what_can_be_read(classes, tmp_path):
   rows = page.split('mean over classes')[0].count('<tr><td>')
   assert rows == (2 if classes == 2 else 1 + 30)
   assert 'of the test images were also trained' in page
+  assert '--calibrate=True' in page

@@ -73,7 +73,7 @@ def write_report(directory: pathlib.Path, probabilities: np.ndarray, truth: np.n
     probabilities: float32 (N, classes), the predictions.
     truth: int64 (N,), the right classes.
   """
-  from trainer import data, datasets, quality, report
+  from trainer import config, data, datasets, quality, report
 
   shape, classes = (20, 20, 3), probabilities.shape[1]
   names = tuple(f'class {i}' for i in range(classes))
@@ -87,13 +87,9 @@ def write_report(directory: pathlib.Path, probabilities: np.ndarray, truth: np.n
   metrics = {
     **quality.figures(probabilities, truth, names),
     **dict.fromkeys(('test_accuracy', 'val_accuracy', 'images_per_second', 'train_seconds'), 0.5),
-    **dict.fromkeys(('parameters', 'best_epoch', 'epochs', 'test_images_in_training'), 1),
-    **dict.fromkeys(
-      ('version', 'dataset', 'model', 'precision', 'device', 'finished', 'git_commit'), 'x'
-    ),
-    **dict.fromkeys(
-      ('image_size', 'seed', 'global_batch_size', 'learning_rate', 'validation_examples'), 1
-    ),
+    **dict.fromkeys(('parameters', 'best_epoch', 'test_images_in_training'), 1),
+    **dict.fromkeys(('version', 'device', 'finished', 'git_commit'), 'x'),
+    **config.Recipe(calibrate=True).settings(),
     'replicas': 1,
     'versions': {},
   }

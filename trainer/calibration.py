@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-RANGE = 0.05, 20.0  # of 1 / temperature
+RANGE = 0.25, 4.0  # of 1 / temperature; if all answers are right, none would be sure enough
 PRECISION = 1e-4
 
 

@@ -189,7 +189,8 @@ class Config:
   data_dir: str | None = setting(
     None,
     'TFDS directory, local or gs://: read if it contains the dataset, otherwise prepared. '
-    "By default TFDS's own.",
+    "By default TFDS's own. For --source, a local directory to prepare the pictures in; by default "
+    'they are kept in memory.',
     is_path=True,
   )
   idx_dir: str | None = setting(

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -12,11 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from trainer import data, quality, workdir
+from trainer.config import Recipe
 from trainer.datasets import Dataset
 
 INK, QUIET, TRAINING, VALIDATION = '#1b1f24', '#8b949e', '#c2571a', '#1f5fa8'
 SIDE = 28  # of a picture's longer side, in the axes' units
 MAX_COUNTED_CLASSES = 25  # above this the confusion matrix shows no numbers
+EXTRAS = {  # settings of which the command to reproduce a run names only the unusual
+  name: getattr(Recipe, name)
+  for name in ('image_size', 'channels', 'flip', 'class_weights', 'init_from', 'calibrate')
+}
 MAX_ROWS = 30  # of a table of classes or confusions, and of classes with samples
 
 
@@ -64,6 +70,7 @@ def page(metrics: Mapping, dataset: Dataset, images: Mapping[str, bytes]) -> str
     metrics=metrics,
     dataset=dataset,
     images=encoded,
+    extras={name: metrics[name] for name, usual in EXTRAS.items() if metrics[name] != usual},
     classes=_classes(metrics['per_class']),
     confusions=quality.top_confusions(dict(metrics), dataset.labels, MAX_ROWS),
     test_images=sum(figures['test_images'] for figures in metrics['per_class'].values()),
@@ -158,7 +165,6 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Figure:
   images = np.array([each['images'] for each in bins])
   confidence = [each['confidence'] for each in bins]
   axis.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=':')
-  axis.plot(confidence, [each['accuracy'] for each in bins], color=VALIDATION, linewidth=1)
   axis.scatter(
     confidence,
     [each['accuracy'] for each in bins],
@@ -191,7 +197,8 @@ def mistakes(
   copies: dict[tuple[bytes, int], list[int]] = {}  # in the order of `surest`
   for i in surest:
     copies.setdefault((test.pixels[i].tobytes(), test.labels[i]), []).append(i)
-  figure = Figure(figsize=(9.6, 6.4), layout='tight')
+  rows = max(math.ceil(min(len(copies), count) / columns), 1)
+  figure = Figure(figsize=(9.6, 1.6 * rows), layout='tight')
   axis = figure.subplots()
   for place, (i, *others) in enumerate(list(copies.values())[:count]):
     row, column = divmod(place, columns)
@@ -201,6 +208,9 @@ def mistakes(
     times = f' ({len(others) + 1} times)' if others else ''
     caption = f'is {labels[test.labels[i]]}{times}\nsaid {answer} {confidence:.1%}'
     axis.text(left + SIDE / 2, top - 1, caption, ha='center', va='bottom', fontsize=7.5, color=INK)
+  axis.axis('off')
+  axis.set_xlim(-8, (SIDE + 16) * columns - 8)
+  axis.set_ylim((SIDE + 13) * rows - 13, -13)
   return figure
 
 

@@ -45,7 +45,7 @@ def home(tmp_path_factory) -> pathlib.Path:
       for number in range(count):
         photograph(letter, random).save(home / folder / letter / f'{number:02}.jpg', quality=92)
   for module, flags in COMMAND.findall((ROOT / 'docs/own-data.md').read_text()):
-    quick = ['--epochs=1'] if '--init_from' in flags else []
+    quick = ['--epochs=1'] if '--init_from' in flags or '--data_dir' in flags else []
     result = subprocess.run(
       [sys.executable, '-m', module, *shlex.split(flags), *QUICK[module], *quick],
       cwd=home,
@@ -82,10 +82,14 @@ def test_the_training_held_out_a_tenth_of_each_class(home):
 
 
 @pytest.mark.slow
-def test_the_second_training_says_what_it_took_from_the_first(home):
-  assert (
-    'runs/mine/export/1: all 10 arrays of weights are taken'
-    in (home / 'trainer.main.log').read_text()
-  )
-  second = json.loads((home / 'runs/more/metrics.json').read_text())
-  assert second['init_from'] == 'runs/mine/export/1'
+def test_the_pictures_are_prepared_where_the_page_says(home):
+  found = sorted((home / 'data/prepared').glob('*/*'))
+  assert [path.name for path in found] == ['chunks.jsonl', 'pixels']
+
+
+@pytest.mark.slow
+def test_the_last_training_says_what_it_took_from_the_first(home):
+  said = (home / 'trainer.main.log').read_text()
+  assert 'runs/mine/export/1: all 10 arrays of weights are taken' in said
+  last = json.loads((home / 'runs/more/metrics.json').read_text())
+  assert last['init_from'] == 'runs/mine/export/1'

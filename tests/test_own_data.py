@@ -168,6 +168,7 @@ class TestOfTfds:
     [
       ('no_such_set', {}, '--dataset=no_such_set: is neither fashion_mnist, .* nor the name of'),
       ('../x', {}, '--dataset=../x: is neither'),
+      ('huggingface:mnist', {}, '--dataset=huggingface:mnist: is neither'),
       ('texts', {}, 'have 0 pictures and 0 classes, not one of each'),
       ('nines_and_tens', {'source': 'x'}, '--source=x: is not for --dataset=nines_and_tens'),
     ],

@@ -4,6 +4,7 @@ The encoded pictures are read and decoded as the scorer decodes files, not by TF
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -16,6 +17,7 @@ from trainer.datasets import DATASETS, SPLITS, Dataset, Options, gathering, pict
 from trainer.datasets import fashion_mnist_files as published
 
 CHUNK_PICTURES = 512  # read and decoded at a time
+NAME = re.compile(r'\w+(/[\w.-]+)?(:[\d.]+)?')  # in TFDS's own catalogue: no path, no community's
 
 
 def load(name: str, options: Options) -> Dataset:
@@ -58,12 +60,16 @@ def load(name: str, options: Options) -> Dataset:
 def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
   """Returns the builder, from TFDS's code or from what is prepared in `data_dir`."""
   root = tfds_directory.literal(data_dir) if data_dir else None
-  if ':/' in name or name.count('/') > 1 or not name.strip('./'):  # not of TFDS's own catalogue
+  if not NAME.fullmatch(name):
     raise app.UsageError(_unknown(name))
   try:
     return tfds.builder(name, data_dir=root)
   except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
     raise app.UsageError(_unknown(name)) from error
+  except ImportError as error:
+    raise app.UsageError(
+      f'--dataset={name}: needs a package that is not installed ({error}); install it'
+    ) from error
 
 
 def _unknown(name: str) -> str:

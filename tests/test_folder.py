@@ -93,6 +93,15 @@ class TestPhotos:
     sides = [set(side) for side in everything(load(photos)).values()]
     assert len(set.union(*sides)) == sum(map(len, sides)) == 60
 
+  def test_of_a_class_with_two_are_all_trained_on_with_a_warning(self, photos, caplog):
+    (photos / 'rare').mkdir()
+    for number in range(2):
+      (photos / f'dark/0{number}.jpg').rename(photos / f'rare/{number}.jpg')
+    dataset = load(photos)
+    counts = [np.bincount(dataset.read(split).labels, minlength=3)[2] for split in datasets.SPLITS]
+    assert counts == [2, 0, 0]
+    assert 'classes without a test picture: 1, such as rare' in caplog.text
+
   def test_that_cannot_be_read_are_left_out_and_listed(self, photos):
     (photos / 'dark/00.jpg').write_bytes(b'not an image')
     dataset = load(photos)

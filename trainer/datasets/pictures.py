@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import app
+from absl import app, logging
 
 from trainer.data import Examples
 from trainer.datasets import SPLITS, Dataset, Options, prepared, splits
@@ -123,7 +123,7 @@ def _check_parts(
   names: Sequence[str],
   rejects: Sequence[Reject],
 ) -> None:
-  """Raises app.UsageError if a split is empty, or if training lacks a class."""
+  """Raises app.UsageError if a split is empty or training lacks a class; warns if a test does."""
   for split, rows in parts.items():
     if not len(rows):
       but = f', and {len(rejects)} cannot be used ({rejects[0][2]})' if rejects else ''
@@ -135,6 +135,11 @@ def _check_parts(
         f'{where}: {split} has {names[unknown[0]]}, of which there is no picture to train on; add '
         'some, or remove it'
       )
+  tested = set(labels[parts['test']].tolist())
+  if untested := [name for i, name in enumerate(names) if i in trained - tested]:
+    logging.warning(
+      f'{where}: classes without a test picture: {len(untested)}, such as {untested[0]}'
+    )
   if empty := [name for i, name in enumerate(names) if i not in trained]:
     raise app.UsageError(
       f'{where}: the class {empty[0]} has no picture that can be read; add some, or remove it'

@@ -2,7 +2,7 @@
 
 import argparse
 
-from trainer.config import Recipe
+from trainer import config
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,6 +31,6 @@ def add_validation_examples(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--validation_examples',
     type=positive,
-    default=Recipe.validation_examples,
+    default=config.VALIDATION_EXAMPLES,
     help='training images that are not trained on',
   )

@@ -31,8 +31,8 @@ def create_trainer(args: argparse.Namespace) -> 'fit.Trainer':
     validation_examples=args.validation_examples,
     precision=devices.dtype_policy(Recipe.precision),
   )
-  dataset = datasets.load(recipe.dataset, data_dir=args.data_dir, idx_dir=None, source=None)
-  train, _ = data.split_validation(dataset.read('train'), recipe.validation_examples, recipe.seed)
+  dataset = datasets.load(recipe.dataset, data_dir=args.data_dir)
+  train, _ = data.split_validation(dataset.read('train'), args.validation_examples, recipe.seed)
   return fit.Trainer(strategy, recipe, dataset, train)
 
 

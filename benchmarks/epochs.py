@@ -82,7 +82,7 @@ def notebook(args: argparse.Namespace) -> Way:
 
   keras.utils.set_random_seed(Recipe.seed)
   _, train, test = read(args)
-  model, pixels = notebook_model(), train.pixels.astype('float32') / 255
+  model, pixels = notebook_model(), train.pixels[:].astype('float32') / 255
 
   def epoch() -> int:
     model.fit(pixels, train.labels, batch_size=NOTEBOOK_BATCH, epochs=1, verbose=0)
@@ -126,7 +126,7 @@ def read(args: argparse.Namespace) -> tuple[Dataset, 'data.Examples', 'data.Exam
   """Returns the dataset, the images to train on and the test images."""
   from trainer import data, datasets
 
-  dataset = datasets.load(Recipe.dataset, data_dir=args.data_dir, idx_dir=None, source=None)
+  dataset = datasets.load(Recipe.dataset, data_dir=args.data_dir)
   train, _ = data.split_validation(dataset.read('train'), args.validation_examples, Recipe.seed)
   return dataset, train, dataset.read('test')
 
@@ -138,7 +138,7 @@ def answers(way: Way, evaluate: bool, requests: Iterable[str]) -> Iterator[dict]
     images = way.epoch()
     answer = {'seconds': time.perf_counter() - started, 'images': images}
     if evaluate:
-      right = way.predict(way.test.pixels).argmax(axis=1) == way.test.labels
+      right = way.predict(way.test.pixels[:]).argmax(axis=1) == way.test.labels
       answer['test_accuracy'] = float(right.mean())
     yield {**answer, 'precision': way.precision}
 

@@ -107,7 +107,7 @@ class TestImagesInFolders:
     source = os.fsencode(write_image_folder(tmp_path / 'pictures'))
     for split in (b'train', b'test'):
       os.rename(os.path.join(source, split, b'dark'), os.path.join(source, split, name))
-    flags = ('--dataset=image_folder', f'--source={tmp_path / "pictures"}')
+    flags = ('--dataset=folder', f'--source={tmp_path / "pictures"}')
     assert_refused(run_trainer(f'--workdir={tmp_path / "run"}', *flags), '--source=', 'rename it')
 
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 from absl import app
 
+from trainer import datasets
 from trainer.datasets import fashion_mnist, fashion_mnist_files
 
 PIXELS, LABELS = 'train-images-idx3-ubyte.gz', 'train-labels-idx1-ubyte.gz'
@@ -19,7 +20,7 @@ PREPARE = """
 import sys
 from trainer import datasets
 data_dir, idx_dir = sys.argv[1:]
-dataset = datasets.load('fashion_mnist', data_dir=data_dir, idx_dir=idx_dir, source=None)
+dataset = datasets.load('fashion_mnist', data_dir=data_dir, idx_dir=idx_dir)
 print(len(dataset.read('test')))
 """
 
@@ -53,7 +54,7 @@ class TestPrepare:
     assert fashion_mnist.prepare(tfds_dir).info.splits['test'].num_examples == 10_000
 
   def test_takes_a_smaller_set_for_a_trial_with_a_warning(self, small_tfds_dir, caplog):
-    dataset = fashion_mnist.load(data_dir=small_tfds_dir, idx_dir=None, source=None)
+    dataset = datasets.load('fashion_mnist', data_dir=small_tfds_dir)
     assert dataset.read('test').pixels.shape == (1000, 28, 28, 1)
     assert "{'train': 4500, 'test': 1000}; Fashion-MNIST has" in caplog.text
 
@@ -91,8 +92,8 @@ class TestPrepare:
       fashion_mnist.prepare(str(tmp_path / 'data'), str(own_idx))
 
   def test_refuses_the_source_of_another_dataset(self):
-    with pytest.raises(app.UsageError, match='--source=here: is for --dataset=image_folder'):
-      fashion_mnist.load(data_dir=None, idx_dir=None, source='here')
+    with pytest.raises(app.UsageError, match='--source=here: is for --dataset=folder'):
+      datasets.load('fashion_mnist', source='here')
 
   def test_has_the_labels_of_tfds(self, tfds_dir):
     assert fashion_mnist.prepare(tfds_dir).info.features['label'].names == list(

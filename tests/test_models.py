@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from absl import app
 
-from trainer import config, data, datasets, fit, layers, models, noise
+from trainer import config, data, datasets, fit, layers, models, noise, plain_keras
 from trainer.config import NETWORKS
 
 FASHION = models.Spec((28, 28, 1), 10)
@@ -110,6 +110,24 @@ class TestEveryNetwork:
     assert model(np.zeros((2, side, side, 1), np.uint8)).shape == (2, 3)
     with pytest.raises(app.UsageError, match=f'--model={name}: takes images of {side}x{side}'):
       models.check_image_shape(name, (side - 1, side, 1))
+
+  @pytest.mark.parametrize('shape', [(16, 17, 3), (64, 64, 3), (120, 90, 1)])
+  @pytest.mark.parametrize('name', NETWORKS)
+  def test_of_images_of_any_size_is_the_same_in_plain_keras(self, name, shape):
+    spec = models.Spec(shape, 2)
+    ours = models.build(name, spec)
+    plain = plain_keras.build(name, spec, ours.get_weights())
+    pixels = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+    np.testing.assert_allclose(ours(pixels), plain(pixels), rtol=1e-4, atol=1e-6)
+
+  @pytest.mark.parametrize('name', NETWORKS)
+  def test_has_few_weights_whatever_the_size_of_its_images(self, name):
+    assert models.build(name, models.Spec((1024, 1024, 3), 2)).count_params() < 4e6
+
+  @pytest.mark.parametrize('name', NETWORKS)
+  def test_takes_ten_thousand_classes(self, name):
+    model = models.build(name, models.Spec((16, 16, 1), 10_000))
+    assert model(np.zeros((2, 16, 16, 1), np.uint8)).shape == (2, 10_000)
 
 
 class TestBest:

@@ -194,10 +194,10 @@ class TestLength:
 class TestDataset:
   def test_another_one_is_refused_by_name(self, one_epoch, tmp_path_factory):
     source = write_image_folder(tmp_path_factory.mktemp('pictures'), images=800)
-    flags = ('--dataset=image_folder', f'--source={source}')
+    flags = ('--dataset=folder', f'--source={source}')
     result = run_trainer(f'--workdir={one_epoch}', *flags, *FLAGS)
     assert result.returncode == 64
-    assert '--dataset=fashion_mnist (now image_folder)' in result.stderr
+    assert '--dataset=fashion_mnist (now folder)' in result.stderr
 
   def test_a_workdir_from_before_there_were_others_resumes(self, one_epoch, small_tfds_dir):
     settings = json.loads((one_epoch / 'settings.json').read_text())

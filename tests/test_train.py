@@ -61,6 +61,7 @@ class TestARun:
       'confusion.png',
       'curves.png',
       'mistakes.png',
+      'reliability.png',
       'report.html',
       'samples.png',
     ]

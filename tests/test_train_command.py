@@ -36,8 +36,11 @@ class TestBadInput:
       ),
       (['--workdir=/dev/null/run'], r'--workdir=/dev/null/run: cannot be written'),
       (['--all_reduce=nccl'], r'--all_reduce=nccl: this host has no GPU'),
-      (['--dataset=mnist'], r'--dataset=mnist.*image_folder'),
-      (['--source=pictures'], r'--source=pictures: is for --dataset=image_folder'),
+      (
+        ['--dataset=no_such_set'],
+        r'--dataset=no_such_set: is neither .*folder, .*TensorFlow Datasets',
+      ),
+      (['--source=pictures'], r'--source=pictures: is for --dataset=folder'),
     ],
   )
   def test_is_one_line_and_exit_code_64(self, flags, said, tmp_path):

@@ -49,7 +49,7 @@ def write_image_folder(
   labels: Sequence[str] = ('dark', 'grey', 'light'),
   images: int = 12,
 ) -> pathlib.Path:
-  """Writes PNG files as --dataset=image_folder takes them, and returns `root`.
+  """Writes PNG files as --dataset=folder takes them, and returns `root`.
 
   Class i is that of noise around the brightness 40 + 80 i; `images` per class and split.
   """
@@ -63,3 +63,35 @@ def write_image_folder(
         image = Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels)
         image.save(folder / f'{number:04}.png')
   return root
+
+
+def write_report(directory: pathlib.Path, probabilities: np.ndarray, truth: np.ndarray) -> str:
+  """Writes the report of a made-up run on noise, and returns its page.
+
+  Args:
+    directory: the workdir.
+    probabilities: float32 (N, classes), the predictions.
+    truth: int64 (N,), the right classes.
+  """
+  from trainer import config, data, datasets, quality, report
+
+  shape, classes = (20, 20, 3), probabilities.shape[1]
+  names = tuple(f'class {i}' for i in range(classes))
+  noise = np.random.default_rng(0).integers(0, 256, (len(truth), *shape), np.uint8)
+  images = data.Examples(noise, truth)
+  dataset = datasets.Dataset('x', 'x', shape, names, {}, lambda _: images, False, 'fit')
+  row = {
+    **{f'{split}_{what}': 0.5 for split in ('train', 'val') for what in ('accuracy', 'loss')},
+    'epoch': 1,
+  }
+  metrics = {
+    **quality.figures(probabilities, truth, names),
+    **dict.fromkeys(('test_accuracy', 'val_accuracy', 'images_per_second', 'train_seconds'), 0.5),
+    **dict.fromkeys(('parameters', 'best_epoch', 'test_images_in_training'), 1),
+    **dict.fromkeys(('version', 'device', 'finished', 'git_commit'), 'x'),
+    **config.Recipe(calibrate=True).settings(),
+    'replicas': 1,
+    'versions': {},
+  }
+  report.write(str(directory), metrics, dataset, [row], images, images, probabilities)
+  return (directory / 'report/report.html').read_text()

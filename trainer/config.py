@@ -6,8 +6,6 @@ The command line's flags are made from it (main.py), without TensorFlow.
 import dataclasses
 from typing import Any
 
-from trainer.datasets import DATASETS
-
 PRECISIONS = ('auto', 'float32', 'mixed_bfloat16', 'mixed_float16')
 ALL_REDUCE = {  # to classes of tf.distribute
   'auto': None,  # NCCL if available, otherwise reduction to one device
@@ -15,6 +13,11 @@ ALL_REDUCE = {  # to classes of tf.distribute
   'hierarchical': 'HierarchicalCopyAllReduce',
   'reduction_to_one': 'ReductionToOneDevice',
 }
+VALIDATION_EXAMPLES = 6000  # of Fashion-MNIST
+MIN_SIDE, MAX_SIDE = 16, 1024  # of an image, in pixels
+CHANNELS = ('grey', 'rgb')
+FLIP = ('auto', 'yes', 'no')
+CLASS_WEIGHTS = ('equal', 'balanced')
 MAX_EPOCHS = 1_000_000  # so that 64 bits are enough for every count of steps and images
 ON_NONFINITE = ('stop', 'rollback')
 
@@ -25,7 +28,7 @@ class Network:
 
   Attributes:
     epochs: default number of epochs; more do not help.
-    min_side: smallest height and width that its pools leave something of, in pixels.
+    min_side: smallest height and width of the images that it takes, in pixels.
     shift: maximum shift of a training image along each axis, in pixels.
     erase: probability that a rectangle of a training image is erased.
     label_smoothing: fraction of a label's probability that is spread over all classes
@@ -40,7 +43,7 @@ class Network:
 
 
 NETWORKS = {
-  'seed': Network(epochs=60, min_side=18),
+  'seed': Network(epochs=60, min_side=16),
   'best': Network(epochs=70, min_side=4, shift=2, erase=0.5, label_smoothing=0.05),
 }
 
@@ -66,14 +69,31 @@ class Recipe:
 
   dataset: str = setting(
     'fashion_mnist',
-    'The dataset: Fashion-MNIST through TFDS, or the images in the folder --source.',
-    choices=DATASETS,
+    'The dataset: fashion_mnist; the pictures of --source, by folder or by manifest; or the name '
+    'of any TensorFlow Datasets dataset for image classification, such as kmnist.',
   )
   model: str = setting(
     'seed', "The network: the notebook's, or a more accurate one.", choices=NETWORKS
   )
-  validation_examples: int = setting(
-    6000, 'Training images held out to select the best epoch.', lower_bound=1
+  image_size: int | None = setting(
+    None,
+    "Height and width of the images in pixels. By default the dataset's own; 64 for photos.",
+    lower_bound=MIN_SIDE,
+    upper_bound=MAX_SIDE,
+  )
+  channels: str | None = setting(
+    None, "Colour of the images. By default the dataset's own.", choices=CHANNELS
+  )
+  flip: str = setting(
+    'auto',
+    'Whether a mirrored image is one of the same class, to train on, too; auto: of Fashion-MNIST.',
+    choices=FLIP,
+  )
+  validation_examples: int | None = setting(
+    None,
+    f'Training images held out to select the best epoch. By default {VALIDATION_EXAMPLES} of '
+    'Fashion-MNIST; of others their own validation split, or a tenth of each class.',
+    lower_bound=1,
   )
   epochs: int | None = setting(
     None,
@@ -92,6 +112,23 @@ class Recipe:
     'Seed of the split, the initial weights, the order of images, augmentation and dropout.',
     lower_bound=0,
     upper_bound=2**31 - 1,
+  )
+  class_weights: str = setting(
+    'equal',
+    'What an image counts for in the loss: one like the other, or balanced, which makes up for '
+    'classes with fewer images.',
+    choices=CLASS_WEIGHTS,
+  )
+  init_from: str | None = setting(
+    None,
+    'Exported model to start with, as runs/x/export/1, local or gs://. If it has other classes, '
+    'all but its last layer is taken.',
+    is_path=True,
+  )
+  calibrate: bool = setting(
+    False,
+    'Whether to divide the logits of the exported model by the temperature that makes its '
+    'confidence most right on the validation images.',
   )
   precision: str = setting(
     'auto',
@@ -151,8 +188,9 @@ class Config:
 
   data_dir: str | None = setting(
     None,
-    'TFDS directory, local or gs://: read if it contains fashion_mnist, otherwise prepared. '
-    "By default TFDS's own.",
+    'TFDS directory, local or gs://: read if it contains the dataset, otherwise prepared. '
+    "By default TFDS's own. For --source, a local directory to prepare the pictures in; by default "
+    'they are kept in memory.',
     is_path=True,
   )
   idx_dir: str | None = setting(
@@ -163,9 +201,18 @@ class Config:
   )
   source: str | None = setting(
     None,
-    'Folder with train/LABEL/*.png and test/LABEL/*.png, local or gs://, for '
-    '--dataset=image_folder.',
+    'Your own pictures, local or gs://: a folder with LABEL/*.jpg, or with train/LABEL/*.jpg and '
+    'so on, for --dataset=folder; a CSV or Parquet file for --dataset=manifest.',
     is_path=True,
+  )
+  image_column: str = setting(
+    '', 'Column of --source that names or contains the pictures, if it has an unusual name.'
+  )
+  label_column: str = setting('', 'Column of --source with the labels, if it has an unusual name.')
+  split_column: str = setting(
+    '',
+    "Column of --source with each picture's split: train, validation or test. Without it some of "
+    'each class are held out, copies of one picture together.',
   )
   replicas: int = setting(
     0,

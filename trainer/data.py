@@ -1,16 +1,22 @@
-"""Labelled images in memory, the validation split, and the batch of any global step."""
+"""Labelled images, the validation split, and the batch of any global step."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
+
+from trainer import stored
+
+Pixels = np.ndarray | stored.Images
+BLOCK = 4096  # images to go through at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
   """Labelled images: pixels uint8 (N, height, width, channels), labels int64 (N,) from 0."""
 
-  pixels: np.ndarray
+  pixels: Pixels
   labels: np.ndarray
 
   def __len__(self) -> int:
@@ -18,7 +24,14 @@ class Examples:
 
   def take(self, rows: np.ndarray) -> 'Examples':
     """Returns the examples with these indices, in their order."""
+    if isinstance(self.pixels, stored.Images):
+      return Examples(self.pixels.only(rows), self.labels[rows])
     return Examples(self.pixels[rows], self.labels[rows])
+
+  def blocks(self) -> Iterator[np.ndarray]:
+    """Yields the pixels in their order, some thousand images at a time."""
+    for first in range(0, len(self), BLOCK):
+      yield self.pixels[first : first + BLOCK]
 
 
 def split_validation(
@@ -49,7 +62,7 @@ def batches(
     replicas; step and first_row int64 (), the global step and the element's first row in the global
     batch.
   """
-  pixels, labels = tf.constant(train.pixels), tf.constant(train.labels)
+  look_up, labels = _look_up(train.pixels, global_batch_size // replicas), tf.constant(train.labels)
   steps_per_epoch, per_replica = len(train) // global_batch_size, global_batch_size // replicas
   local, last_index = local or range(replicas), tf.constant(len(train) - 1, tf.int64)
 
@@ -59,13 +72,26 @@ def batches(
     ranks = first_rank + tf.range(per_replica, dtype=tf.int64)
     key = tf.stack([tf.constant(seed, tf.int64), step // steps_per_epoch])
     rows = tf.random.experimental.index_shuffle(ranks, key, last_index)
-    images, classes = tf.gather(pixels, rows), tf.gather(labels, rows)
+    images, classes = look_up(rows), tf.gather(labels, rows)
     return {'pixels': images, 'labels': classes, 'step': step, 'first_row': first_row}
 
   positions = tf.data.Dataset.range(first_step * len(local), tf.int64.max)
   infinite = tf.data.experimental.assert_cardinality(tf.data.experimental.INFINITE_CARDINALITY)
   elements = positions.apply(infinite).map(element).prefetch(2 * len(local))
   return elements.with_options(without_autotune())
+
+
+def _look_up(pixels: Pixels, count: int) -> Callable[[tf.Tensor], tf.Tensor]:
+  """Returns a function from the numbers of `count` images to their pixels."""
+  if isinstance(pixels, np.ndarray):
+    in_memory = tf.constant(pixels)
+    return lambda rows: tf.gather(in_memory, rows)
+
+  def read(rows: tf.Tensor) -> tf.Tensor:
+    images = tf.numpy_function(pixels.__getitem__, [rows], tf.uint8)
+    return tf.ensure_shape(images, [count, *pixels.shape[1:]])
+
+  return read
 
 
 def without_autotune() -> tf.data.Options:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer import data
 from trainer.slices import slices
 
 ROWS_PER_REPLICA = 512  # images at a time
@@ -16,7 +17,7 @@ class Predictor:
   def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model):
     self.strategy, self.model = strategy, model
 
-  def predict(self, pixels: np.ndarray) -> np.ndarray:
+  def predict(self, pixels: data.Pixels) -> np.ndarray:
     """Returns probabilities, float32 (N, classes).
 
     Args:

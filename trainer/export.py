@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from images import ImageShape
 from storage import files
-from trainer import models
+from trainer import data, models
 
 ROWS_PER_CALL = 1000
 
@@ -81,7 +81,7 @@ def build_classifier(
   return Classifier(network, spec.image_shape, labels)
 
 
-def predict(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
+def predict(classifier: Classifier, pixels: data.Pixels) -> np.ndarray:
   """Scores images, uint8 (N, height, width, channels), with the very function that is saved.
 
   Returns:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import augment, data, models, noise
+from trainer import augment, data, models, noise, starting
 from trainer.config import Recipe
 from trainer.datasets import Dataset
 from trainer.slices import slices, sum_pairwise
@@ -64,6 +64,7 @@ class Trainer:
         f'{recipe.model}: {untrained[0].path} is not trained, and so it would not be averaged; '
         'a network must have no batch statistics'
       )
+    self.class_weights = _class_weights(recipe, train, self.spec.num_classes)
     self.step = 0
     self._iterator = self._batches()
 
@@ -90,6 +91,16 @@ class Trainer:
     losses, correct = self._train_steps(self._iterator, tf.constant(steps))
     self.step += steps
     return losses.numpy(), int(correct)
+
+  def start(self) -> None:
+    """Takes the initial weights from the recipe's exported model, if it names one."""
+    if not self.recipe.init_from:
+      return
+    taken = starting.weights(
+      self.recipe.init_from, self.dataset.labels, self.averaged.get_weights()
+    )
+    for model in (self.model, self.averaged):
+      model.set_weights(taken)
 
   def state(self) -> dict[str, np.ndarray]:
     """Returns everything needed to resume.
@@ -167,7 +178,12 @@ class Trainer:
     return augment.erase(pixels, network.erase) if network.erase else pixels
 
   def _losses(self, labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """Returns the cross-entropies in nats, float32 (b,), with the network's label smoothing."""
+    """Returns the cross-entropies in nats, float32 (b,), each times its class's weight."""
+    losses = self._cross_entropies(labels, probabilities)
+    return losses if self.class_weights is None else losses * tf.gather(self.class_weights, labels)
+
+  def _cross_entropies(self, labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+    """Returns float32 (b,), with the network's label smoothing."""
     smoothing, classes = self.recipe.network.label_smoothing, self.spec.num_classes
     if not smoothing:
       return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
@@ -184,6 +200,14 @@ class Trainer:
 
     for average, weight in zip(self.averaged.trainable_variables, self.model.trainable_variables):
       self.strategy.extended.update(average.value, move, args=(weight.value,), group=False)
+
+
+def _class_weights(recipe: Recipe, train: data.Examples, classes: int) -> np.ndarray | None:
+  """Returns what an image of each class counts for, on average 1, or None if all count the same."""
+  if recipe.class_weights == 'equal':
+    return None
+  counts = np.maximum(np.bincount(train.labels, minlength=classes), 1)
+  return (len(train) / (classes * counts)).astype(np.float32)
 
 
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):

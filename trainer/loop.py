@@ -96,6 +96,7 @@ class Loop:
     step = 0 if state is None else int(state['step'])
     self.agreed.require_same(lambda: {'step of the newest checkpoint': step})
     if state is None:
+      self.trainer.start()
       self._save()
       return
     self.trainer.restore(state)

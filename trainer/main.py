@@ -2,7 +2,7 @@
 
   python -m trainer.main --workdir=runs/seed
   python -m trainer.main --workdir=gs://bucket/runs/seed --data_dir=gs://bucket/data
-  python -m trainer.main --workdir=runs/mine --dataset=image_folder --source=pictures
+  python -m trainer.main --workdir=runs/mine --dataset=folder --source=photos
 
 The workdir receives settings.json, checkpoints/, history.csv, tensorboard/, export/1/ (the
 SavedModel), keras/, report/ and, last, metrics.json. The same command in the same workdir resumes
@@ -39,6 +39,7 @@ WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory for all outputs of the run, local or gs://.'
 )
 DEFINE_BY_TYPE: dict[type, Callable[..., Any]] = {
+  bool: flags.DEFINE_boolean,
   int: flags.DEFINE_integer,
   float: flags.DEFINE_float,
   str: flags.DEFINE_string,

@@ -13,13 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from images import model_card as cards
-from trainer import data, devices, evaluate, export
+from trainer import data, devices, evaluate, export, quality
 from trainer.config import Recipe
 from trainer.datasets import Dataset
 from trainer.history import History
 
 PACKAGES = ('tensorflow', 'keras', 'tensorflow-datasets', 'numpy')
-HISTOGRAM_PARTS = 100  # that the training images are counted in, which bounds the memory
 
 
 def metrics(
@@ -40,7 +39,6 @@ def metrics(
     test_labels: int64 (N,).
     labels: the classes' names.
   """
-  confusion = _confusion(test_labels, probabilities.argmax(axis=1), len(labels))
   train_seconds = sum(row['train_seconds'] for row in history.rows)
   images = history.rows[-1]['step'] * recipe.global_batch_size
   best = history.best or {}
@@ -52,32 +50,13 @@ def metrics(
     'best_epoch': best['epoch'],
     'test_accuracy': evaluate.accuracy(probabilities, test_labels),
     'test_loss': evaluate.cross_entropy(probabilities, test_labels),
-    'per_class': _per_class(confusion, labels),
-    'confusion': confusion.tolist(),
+    **quality.figures(probabilities, test_labels, labels),
     'parameters': sum(array.size for array in history.best_weights),
     'images_per_second': images / train_seconds,
     'train_seconds': train_seconds,
     'replicas': strategy.num_replicas_in_sync,
     'device': devices.device_name(),
     **_provenance(),
-  }
-
-
-def _confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-  """Returns counts (classes, classes) by true class (rows) and predicted class (columns)."""
-  confusion = np.zeros((classes, classes), int)
-  np.add.at(confusion, (truth, predicted), 1)
-  return confusion
-
-
-def _per_class(confusion: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, float]]:
-  return {
-    label: {
-      'precision': float(confusion[i, i] / max(confusion[:, i].sum(), 1)),
-      'recall': float(confusion[i, i] / max(confusion[i].sum(), 1)),
-      'test_images': int(confusion[i].sum()),
-    }
-    for i, label in enumerate(labels)
   }
 
 
@@ -109,7 +88,7 @@ def model_card(
 
   The metrics, the data's provenance, and what the scorer compares collections with.
   """
-  pixels = _brightness_counts(train.pixels)
+  pixels = _brightness_counts(train)
   classes = np.bincount(train.labels, minlength=len(dataset.labels))
   card = cards.ModelCard(
     version=metrics['version'],
@@ -129,17 +108,17 @@ def model_card(
       'license': dataset.license,
       'train_examples': len(train),
       'validation_examples': len(validation),
-      'test_examples': sum(map(sum, metrics['confusion'])),
+      'test_examples': sum(row['test_images'] for row in metrics['per_class'].values()),
     },
   }
 
 
-def _brightness_counts(pixels: np.ndarray) -> np.ndarray:
-  """Returns the number of values of `pixels`, uint8, in each of the card's ranges of brightness.
+def _brightness_counts(examples: data.Examples) -> np.ndarray:
+  """Returns the number of the pixels' values in each of the card's ranges of brightness.
 
   np.histogram takes half a minute for Fashion-MNIST's 42 million.
   """
   shades = np.zeros(256, np.int64)
-  for part in np.array_split(pixels, HISTOGRAM_PARTS):
+  for part in examples.blocks():
     shades += np.bincount(part.ravel(), minlength=256)
   return np.add.reduceat(shades, cards.PIXEL_BIN_EDGES[:-1])

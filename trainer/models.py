@@ -4,7 +4,8 @@ Each takes uint8 pixels and scales them itself, so training and scoring cannot d
 they are best trained is in config.NETWORKS.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -13,6 +14,9 @@ from absl import app
 from images import ImageShape
 from trainer import layers
 from trainer.config import NETWORKS
+
+SEED_SIDE = 18  # below which the seed's pools would leave nothing
+MAX_SEED_PLANE = 14  # height and width of the seed's last plane at most: of 72 pixels
 
 
 class Spec(NamedTuple):
@@ -42,10 +46,10 @@ def check_image_shape(model: str, image_shape: ImageShape) -> None:
   least = NETWORKS[model].min_side
   if min(height, width) < least:
     others = sorted(name for name in NETWORKS if NETWORKS[name].min_side <= min(height, width))
-    remedy = f'pass --model={others[0]}' if others else 'enlarge them'
+    remedy = ' or '.join([*(f'--model={name}' for name in others[:1]), f'--image_size={least}'])
     raise app.UsageError(
       f'--model={model}: takes images of {least}x{least} pixels or more, and these have '
-      f'{height}x{width}; {remedy}'
+      f'{height}x{width}; pass {remedy}'
     )
 
 
@@ -57,14 +61,15 @@ def seed(spec: Spec, dtype: str = 'float32') -> keras.Model:
   pixels; likewise for the rows: those pixels never count. Cropping them first makes the planes 26,
   24, 12, 10, 5 and 3 wide: the same function of the same weights, with an eighth less work.
 
-  Args and result as `build`.
+  Images below SEED_SIDE get zeros at the right and the bottom, and the last planes of large ones
+  are averaged, or the layer after them would have most of the weights. Args and result as `build`.
   """
-  height, width, _ = spec.image_shape
-  unseen = ((0, _unseen_pixels(height)), (0, _unseen_pixels(width)))
+  short, unseen, averaged = zip(*map(seed_axis, spec.image_shape[:2]))
   return keras.Sequential(
     [
       keras.layers.Input(spec.image_shape, dtype='uint8', name='pixels'),
-      keras.layers.Cropping2D(unseen, dtype='uint8'),
+      *([keras.layers.ZeroPadding2D(after(short), dtype='uint8')] if any(short) else []),
+      keras.layers.Cropping2D(after(unseen), dtype='uint8'),
       keras.layers.Rescaling(1 / 255, dtype=dtype),
       layers.PooledConv2D(32, 3, kernel_initializer='he_normal', dtype=dtype),
       layers.Dropout(0.2, stream=0, dtype=dtype),
@@ -72,6 +77,7 @@ def seed(spec: Spec, dtype: str = 'float32') -> keras.Model:
       layers.Dropout(0.2, stream=1, dtype=dtype),
       layers.Conv2D(128, 3, activation='relu', dtype=dtype),
       layers.Dropout(0.5, stream=2, dtype=dtype),
+      *([keras.layers.AveragePooling2D(averaged, dtype=dtype)] if max(averaged) > 1 else []),
       keras.layers.Flatten(dtype=dtype),
       keras.layers.Dense(128, activation='relu', dtype=dtype),
       keras.layers.Dense(spec.num_classes, activation='softmax', dtype='float32'),
@@ -80,10 +86,32 @@ def seed(spec: Spec, dtype: str = 'float32') -> keras.Model:
   )
 
 
-def _unseen_pixels(side: int) -> int:
-  """Returns how many of the last rows or columns of `side` pixels the seed's pools leave out."""
-  after_pools = ((side - 2) // 2 - 2) // 2
-  return side - ((after_pools * 2 + 2) * 2 + 2)
+class SeedAxis(NamedTuple):
+  """What the seed does along an axis of the images.
+
+  Attributes:
+    short: rows or columns of zeros to add.
+    unseen: the last rows or columns, which its pools leave out.
+    averaged: how many of the last plane's rows or columns become one.
+  """
+
+  short: int
+  unseen: int
+  averaged: int
+
+
+def seed_axis(side: int) -> SeedAxis:
+  """Returns what the seed does along an axis of `side` pixels."""
+  short = max(SEED_SIDE - side, 0)
+  after_pools = ((side + short - 2) // 2 - 2) // 2
+  seen = (after_pools * 2 + 2) * 2 + 2
+  return SeedAxis(short, side + short - seen, math.ceil((after_pools - 2) / MAX_SEED_PLANE))
+
+
+def after(rows_and_columns: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
+  """Returns Keras's padding or cropping of so many of the last rows and columns."""
+  rows, columns = rows_and_columns
+  return (0, rows), (0, columns)
 
 
 def best(spec: Spec, dtype: str = 'float32') -> keras.Model:

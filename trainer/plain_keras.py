@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from storage import files
 from trainer import layers as own_layers
-from trainer import workdir
+from trainer import models, workdir
 from trainer.models import Spec
 
 FILE = os.path.join('keras', 'model.keras')  # in a workdir; export/ may contain only versions
@@ -44,9 +44,12 @@ def save(network: keras.Model, directory: str) -> None:
 
 def _seed(spec: Spec, weights: Sequence[np.ndarray]) -> keras.Model:
   """Returns the notebook's CNN, layer for layer, with these weights."""
+  short, _, averaged = zip(*map(models.seed_axis, spec.image_shape[:2]))
+  pad = layers.ZeroPadding2D(models.after(short), dtype='uint8', name='pad')
   network = keras.Sequential(
     [
       layers.Input(spec.image_shape, dtype='uint8', name='pixels'),
+      *([pad] if any(short) else []),
       layers.Rescaling(1 / 255, name='scale'),
       layers.Conv2D(32, 3, activation='relu', name='conv_1'),
       layers.MaxPooling2D(2, name='pool_1'),
@@ -56,6 +59,7 @@ def _seed(spec: Spec, weights: Sequence[np.ndarray]) -> keras.Model:
       layers.Dropout(0.2, name='dropout_2'),
       layers.Conv2D(128, 3, activation='relu', name='conv_3'),
       layers.Dropout(0.5, name='dropout_3'),
+      *([layers.AveragePooling2D(averaged, name='mean')] if max(averaged) > 1 else []),
       layers.Flatten(name='flatten'),
       layers.Dense(128, activation='relu', name='hidden'),
       layers.Dense(spec.num_classes, activation='softmax', name='probabilities'),

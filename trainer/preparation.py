@@ -14,8 +14,8 @@ import tensorflow as tf
 from absl import app
 
 from storage import files
-from trainer import agreement, data, datasets, devices, hold, hosts, models, workdir
-from trainer.config import Config, Recipe
+from trainer import agreement, data, datasets, devices, hold, hosts, models, starting, workdir
+from trainer.config import VALIDATION_EXAMPLES, Config, Recipe
 from trainer.datasets import Dataset
 
 MARK = '.hosts'  # in the workdir: a random text of the host that writes, which all must read
@@ -145,16 +145,25 @@ def _read_mark(path: str) -> str | None:
 def _read(config: Config, directory: str, replicas: int) -> Ready:
   """Reads the training images, unless something is wrong that is known without them."""
   precision = devices.dtype_policy(config.recipe.precision)
-  recipe = dataclasses.replace(config.recipe, precision=precision)
-  paths = {'data_dir': config.data_dir, 'idx_dir': config.idx_dir, 'source': config.source}
-  dataset = datasets.load(recipe.dataset, **paths)
+  dataset = _load(config)
+  held_out = config.recipe.validation_examples or VALIDATION_EXAMPLES
+  validation_examples = dataset.num_examples.get('validation', held_out)
+  recipe = dataclasses.replace(
+    config.recipe, precision=precision, validation_examples=validation_examples
+  )
   models.check_image_shape(recipe.model, dataset.image_shape)
-  _check(recipe, replicas, dataset.num_examples['train'])
+  if recipe.init_from:
+    spec = models.Spec(dataset.image_shape, len(dataset.labels))
+    starting.check(recipe.init_from, recipe.model, spec)
+  _check(recipe, replicas, dataset, dataset.num_examples['train'])
   workdir.check(directory, recipe.fixed())
   everything = dataset.read('train')
-  _check(recipe, replicas, len(everything))
-  split = data.split_validation(everything, recipe.validation_examples, recipe.seed)
-  ready = Ready(recipe, dataset, _describe(dataset, everything), *split, finished=None)
+  _check(recipe, replicas, dataset, len(everything))
+  if 'validation' in dataset.num_examples:
+    split = everything, dataset.read('validation')
+  else:
+    split = data.split_validation(everything, validation_examples, recipe.seed)
+  ready = Ready(recipe, dataset, _describe(dataset, everything, *split), *split, finished=None)
   workdir.check(directory, ready.owned())
   found = workdir.finished(directory)
   if found and found['epochs'] == recipe.num_epochs:
@@ -162,22 +171,38 @@ def _read(config: Config, directory: str, replicas: int) -> Ready:
   return ready
 
 
-def _describe(dataset: Dataset, images: data.Examples) -> str:
+def _load(config: Config) -> Dataset:
+  """Returns the dataset that the flags describe."""
+  names = {field.name for field in dataclasses.fields(datasets.Options)}
+  values = {**dataclasses.asdict(config.recipe), **vars(config)}
+  dataset = datasets.load(
+    config.recipe.dataset, **{name: values[name] for name in names & set(values)}
+  )
+  if config.recipe.flip == 'auto':
+    return dataset
+  return dataclasses.replace(dataset, flip=config.recipe.flip == 'yes')
+
+
+def _describe(
+  dataset: Dataset, everything: data.Examples, train: data.Examples, validation: data.Examples
+) -> str:
   """Returns the name of the images, their number, and a checksum of them and their labels."""
-  digest = hashlib.sha256(repr((dataset.labels, images.pixels.shape)).encode())
-  digest.update(images.labels.tobytes())
-  digest.update(images.pixels.tobytes())
-  return f'{dataset.name} of {len(images)} training images, sha256 {digest.hexdigest()[:16]}'
+  digest = hashlib.sha256(repr((dataset.labels, everything.pixels.shape)).encode())
+  for images in [everything] if train is not everything else [train, validation]:
+    digest.update(images.labels.tobytes())
+    for pixels in images.blocks():
+      digest.update(pixels.tobytes())
+  return f'{dataset.name} of {len(everything)} training images, sha256 {digest.hexdigest()[:16]}'
 
 
-def _check(recipe: Recipe, replicas: int, all_examples: int) -> None:
+def _check(recipe: Recipe, replicas: int, dataset: Dataset, examples: int) -> None:
   """Raises app.UsageError if the batches cannot be made of so many training images."""
-  train_examples = all_examples - recipe.validation_examples
+  held_out = 0 if 'validation' in dataset.num_examples else recipe.validation_examples or 0
+  train_examples = examples - held_out
   batch = recipe.global_batch_size
   if train_examples <= 0:
     raise app.UsageError(
-      f'--validation_examples={recipe.validation_examples}: none of {all_examples} images left to '
-      'train on; pass fewer'
+      f'--validation_examples={held_out}: none of {examples} images left to train on; pass fewer'
     )
   if batch % replicas:
     below = batch // replicas * replicas

@@ -23,7 +23,7 @@ class Progress:
     """Starts the display.
 
     Args:
-      total: images in the whole training.
+      total: images in the whole training; 0 if it is not known.
       done: how many of them earlier processes counted.
       terminal: whether standard error is a terminal; by default it is asked.
       clock: returns seconds.
@@ -40,19 +40,21 @@ class Progress:
     )
     self.started = self.logged = clock()
 
-  def advance(self, images: int, loss: float) -> None:
-    """Counts `images` more, at a mean loss in nats."""
+  def advance(self, images: int, loss: float | None = None) -> None:
+    """Counts `images` more, in training at a mean loss in nats."""
     self.done += images
-    self.bar.set_postfix(loss=f'{loss:.4f}', refresh=False)
+    if loss is not None:
+      self.bar.set_postfix(loss=f'{loss:.4f}', refresh=False)
     self.bar.update(images)
     now = self.clock()
-    if not self.terminal and (now - self.logged >= LOG_EVERY_SECONDS or self.done >= self.total):
+    is_last = 0 < self.total <= self.done
+    if not self.terminal and (now - self.logged >= LOG_EVERY_SECONDS or is_last):
       self.logged = now
       rate = (self.done - self.earlier) / max(now - self.started, 1e-9)
-      left = (self.total - self.done) / rate
+      left = max(self.total - self.done, 0) / rate
       logging.info(
-        f'{self.done} of {self.total} images, {rate:.0f} images/s, {left:.0f} s left, '
-        f'loss {loss:.4f}'
+        f'{self.done} of {self.total} images, {rate:.0f} images/s, {left:.0f} s left'
+        + ('' if loss is None else f', loss {loss:.4f}')
       )
 
   def say(self, message: str) -> None:

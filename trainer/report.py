@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from trainer import data, workdir
+from trainer import data, quality, workdir
+from trainer.config import Recipe
 from trainer.datasets import Dataset
 
 INK, QUIET, TRAINING, VALIDATION = '#1b1f24', '#8b949e', '#c2571a', '#1f5fa8'
 SIDE = 28  # of a picture's longer side, in the axes' units
 MAX_COUNTED_CLASSES = 25  # above this the confusion matrix shows no numbers
+EXTRAS = {  # settings of which the command to reproduce a run names only the unusual
+  name: getattr(Recipe, name)
+  for name in ('image_size', 'channels', 'flip', 'class_weights', 'init_from', 'calibrate')
+}
+MAX_ROWS = 30  # of a table of classes or confusions, and of classes with samples
 
 
 def write(
@@ -43,9 +50,11 @@ def write(
   figures = {
     'samples': samples(train, labels),
     'curves': curves(history, metrics['best_epoch']),
-    'confusion': confusion(np.array(metrics['confusion']), labels),
+    'reliability': reliability(metrics['reliability']),
     'mistakes': mistakes(test, probabilities, labels),
   }
+  if 'confusion' in metrics:
+    figures['confusion'] = confusion(np.array(metrics['confusion']), labels)
   images = {name: _png(figure) for name, figure in figures.items()}
   for name, image in images.items():
     workdir.write(os.path.join(directory, 'report', f'{name}.png'), image)
@@ -61,16 +70,28 @@ def page(metrics: Mapping, dataset: Dataset, images: Mapping[str, bytes]) -> str
     metrics=metrics,
     dataset=dataset,
     images=encoded,
+    extras={name: metrics[name] for name, usual in EXTRAS.items() if metrics[name] != usual},
+    classes=_classes(metrics['per_class']),
+    confusions=quality.top_confusions(dict(metrics), dataset.labels, MAX_ROWS),
     test_images=sum(figures['test_images'] for figures in metrics['per_class'].values()),
   )
 
 
+def _classes(per_class: Mapping[str, Mapping]) -> dict[str, Mapping]:
+  """Returns the figures of each class or, of many, of those that are recognised least."""
+  if len(per_class) <= MAX_ROWS:
+    return dict(per_class)
+  tested = [item for item in per_class.items() if item[1]['test_images']]
+  return dict(sorted(tested, key=lambda item: item[1]['recall'])[:MAX_ROWS])
+
+
 def samples(train: data.Examples, labels: Sequence[str], columns: int = 12) -> Figure:
-  """Draws the first `columns` training images of each class, one row per class."""
+  """Draws the first `columns` training images of each of the first classes, one row per class."""
+  labels = labels[:MAX_ROWS]
   figure = Figure(figsize=(columns * 0.62 + 0.9, len(labels) * 0.62), layout='tight')
   axis, pitch = figure.subplots(), SIDE + 3
   for row, label in enumerate(labels):
-    for column, pixels in enumerate(train.pixels[train.labels == row][:columns]):
+    for column, pixels in enumerate(train.pixels[np.flatnonzero(train.labels == row)[:columns]]):
       _picture(axis, pixels, left=pitch * column, top=pitch * row)
     axis.text(-4, pitch * row + SIDE / 2, label, ha='right', va='center', color=INK, fontsize=9)
   return figure
@@ -137,6 +158,28 @@ def confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
   return figure
 
 
+def reliability(bins: Sequence[Mapping[str, float]]) -> Figure:
+  """Draws the accuracy of the predictions of about one confidence, which it should equal."""
+  figure = Figure(figsize=(5.2, 4.2), layout='tight')
+  axis = figure.subplots()
+  images = np.array([each['images'] for each in bins])
+  confidence = [each['confidence'] for each in bins]
+  axis.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=':')
+  axis.scatter(
+    confidence,
+    [each['accuracy'] for each in bins],
+    s=12 + 120 * images / images.max(),  # points squared
+    color=VALIDATION,
+  )
+  axis.set_xlabel('confidence')
+  axis.set_ylabel('fraction correct')
+  axis.set_xlim(0, 1.02)
+  axis.set_ylim(0, 1.02)
+  axis.grid(color=QUIET, alpha=0.2)
+  axis.spines[['top', 'right']].set_visible(False)
+  return figure
+
+
 def mistakes(
   test: data.Examples,
   probabilities: np.ndarray,
@@ -144,19 +187,30 @@ def mistakes(
   count: int = 24,
   columns: int = 6,
 ) -> Figure:
-  """Draws the most confident wrong predictions, each with its true and its predicted class."""
+  """Draws the most confident wrong predictions, each with its true and its predicted class.
+
+  A picture that occurs more often is drawn once, with the number of times.
+  """
   predicted = probabilities.argmax(axis=1)
   wrong = np.flatnonzero(predicted != test.labels)
-  surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind='stable')][:count]
-  figure = Figure(figsize=(9.6, 6.4), layout='tight')
+  surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind='stable')]
+  copies: dict[tuple[bytes, int], list[int]] = {}  # in the order of `surest`
+  for i in surest:
+    copies.setdefault((test.pixels[i].tobytes(), test.labels[i]), []).append(i)
+  rows = max(math.ceil(min(len(copies), count) / columns), 1)
+  figure = Figure(figsize=(9.6, 1.6 * rows), layout='tight')
   axis = figure.subplots()
-  for place, i in enumerate(surest):
+  for place, (i, *others) in enumerate(list(copies.values())[:count]):
     row, column = divmod(place, columns)
     left, top = (SIDE + 16) * column, (SIDE + 13) * row
     _picture(axis, test.pixels[i], left, top)
     answer, confidence = labels[predicted[i]], probabilities[i, predicted[i]]
-    caption = f'is {labels[test.labels[i]]}\nsaid {answer} {confidence:.1%}'
+    times = f' ({len(others) + 1} times)' if others else ''
+    caption = f'is {labels[test.labels[i]]}{times}\nsaid {answer} {confidence:.1%}'
     axis.text(left + SIDE / 2, top - 1, caption, ha='center', va='bottom', fontsize=7.5, color=INK)
+  axis.axis('off')
+  axis.set_xlim(-8, (SIDE + 16) * columns - 8)
+  axis.set_ylim((SIDE + 13) * rows - 13, -13)
   return figure
 
 

@@ -1,5 +1,6 @@
 """The recipe from start to end: devices, data, training, export, test, report."""
 
+import dataclasses
 import json
 import os
 from typing import Any
@@ -9,6 +10,7 @@ from absl import logging
 
 from trainer import (
   agreement,
+  calibration,
   data,
   devices,
   export,
@@ -19,6 +21,7 @@ from trainer import (
   models,
   plain_keras,
   preparation,
+  quality,
   report,
   workdir,
 )
@@ -66,6 +69,7 @@ def _train(
     f'{recipe.precision}'
   )
   with hosts.output_dir(strategy, directory) as out:
+    _write_rejects(dataset, out)
     with hosts.reraise_lost_worker(strategy):
       trainer = fit.Trainer(strategy, recipe, dataset, ready.train)
       history = loop.Loop(trainer, ready.validation, directory, out, config.loop, agreed).run()
@@ -73,6 +77,42 @@ def _train(
     found = _test_and_export(recipe, strategy, dataset, history, trained_on, out)
     agreed.barrier()
   return found
+
+
+def _write_rejects(dataset: Dataset, out: str) -> None:
+  """Lists the pictures that were left out as the scorer lists its rejects, if there are any."""
+  lines = [
+    json.dumps(dict(zip(('id', 'stage', 'reason'), reject)), ensure_ascii=False)
+    for reject in dataset.rejects
+  ]
+  if lines:
+    workdir.write(os.path.join(out, 'rejects.jsonl'), '\n'.join(lines) + '\n')
+
+
+def _calibrated(
+  recipe: Recipe,
+  spec: models.Spec,
+  dataset: Dataset,
+  history: History,
+  validation: data.Examples,
+) -> History:
+  """Returns the history with best weights that are scaled by the temperature of the validation."""
+  classifier = export.build_classifier(recipe.model, spec, history.best_weights, dataset.labels)
+  by = calibration.temperature(export.predict(classifier, validation.pixels), validation.labels)
+  logging.info(f'calibrated on {len(validation)} validation images: temperature {by:.3f}')
+  weights = calibration.scaled(history.best_weights, by)
+  return dataclasses.replace(history, best_weights=weights)
+
+
+def _count_shared(test: data.Examples, *trained_on: data.Examples) -> int:
+  """Returns how many test images were trained or validated on; warns if there are any."""
+  count = sum(quality.shared(test, part) for part in trained_on)
+  if count:
+    logging.warning(
+      f'{count} of the {len(test)} test images occur in training or validation, too: the test '
+      'accuracy flatters'
+    )
+  return count
 
 
 def _test_and_export(
@@ -85,11 +125,15 @@ def _test_and_export(
 ) -> dict[str, Any]:
   """Writes the model of the best epoch, its report and, last, its metrics, which are returned."""
   train, validation = trained_on
-  spec, weights = models.Spec(dataset.image_shape, len(dataset.labels)), history.best_weights
+  spec = models.Spec(dataset.image_shape, len(dataset.labels))
+  if recipe.calibrate:
+    history = _calibrated(recipe, spec, dataset, history, validation)
+  weights = history.best_weights
   classifier = export.build_classifier(recipe.model, spec, weights, dataset.labels)
   test = dataset.read('test')  # read only now, after the best epoch was chosen
   probabilities = export.predict(classifier, test.pixels)
   found = metrics.metrics(recipe, strategy, history, probabilities, test.labels, dataset.labels)
+  found['test_images_in_training'] = _count_shared(test, *trained_on)
   card = metrics.model_card(found, dataset, train, validation)
   export.save(classifier, card, os.path.join(out, 'export', '1'))
   report.write(out, found, dataset, history.rows, train, test, probabilities)

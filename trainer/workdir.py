@@ -12,7 +12,15 @@ from storage import files
 SETTINGS, METRICS = 'settings.json', 'metrics.json'
 DATA = 'data'  # the description of the images, among the settings
 OUTPUTS = ('export/1/saved_model.pb', 'keras/model.keras', 'report/report.html')
-OLDEST_SETTINGS = {'dataset': 'fashion_mnist'}  # of workdirs from before there were other datasets
+OLDEST_SETTINGS = {  # of workdirs from before there were others
+  'dataset': 'fashion_mnist',
+  'image_size': None,
+  'channels': None,
+  'flip': 'auto',
+  'class_weights': 'equal',
+  'init_from': None,
+  'calibrate': False,
+}
 
 
 def check_writable(directory: str) -> None:

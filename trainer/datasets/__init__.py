@@ -1,15 +1,16 @@
 """The datasets that can be trained on. A dataset is one module here and one entry in DATASETS.
 
-    dataset = datasets.load('fashion_mnist', data_dir='data', idx_dir=None, source=None)
+    dataset = datasets.load('fashion_mnist', data_dir='data')
     train = dataset.read('train')
 
-Nothing here imports TensorFlow, which `load` does if the dataset needs it.
+Any other name is one of TensorFlow Datasets'. Nothing here imports TensorFlow, which `load` does if
+the dataset needs it.
 """
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from images import ImageShape
 
@@ -18,8 +19,27 @@ if TYPE_CHECKING:
 
 DATASETS = {
   'fashion_mnist': 'trainer.datasets.fashion_mnist',
-  'image_folder': 'trainer.datasets.image_folder',
+  'folder': 'trainer.datasets.folder',
+  'image_folder': 'trainer.datasets.folder',  # its name before there were others
+  'manifest': 'trainer.datasets.manifest',
 }
+OF_TFDS = 'trainer.datasets.tfds_set'
+SPLITS = ('train', 'validation', 'test')
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Where a dataset is and what is made of it: the values of the flags of these names."""
+
+  data_dir: str | None = None
+  idx_dir: str | None = None
+  source: str | None = None
+  image_column: str = ''
+  label_column: str = ''
+  split_column: str = ''
+  image_size: int | None = None
+  channels: str | None = None
+  validation_examples: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +51,8 @@ class Dataset:
     title: what the report calls it.
     image_shape: (height, width, channels) of its images, which are uint8.
     labels: the names of its classes in index order.
-    num_examples: number of examples by split, `train` and `test`; what is read may be fewer, if
-      someone prepared a part of it for a trial.
+    num_examples: number of examples by split, `train`, `test` and, if it has its own, `validation`;
+      what is read may be fewer, if someone prepared a part of it for a trial.
     read: returns every example of a split, in an order that is always the same. Raises
       app.UsageError for files that are missing or wrong.
     flip: whether the mirror image of an example is an example of the same class.
@@ -41,6 +61,7 @@ class Dataset:
     background: brightness of the images' background.
     license: the license's name, if known.
     homepage: where it comes from, if known.
+    rejects: (id, stage, reason) of each picture that was left out.
   """
 
   name: str
@@ -54,15 +75,14 @@ class Dataset:
   background: int = 0
   license: str = ''
   homepage: str = ''
+  rejects: Sequence[tuple[str, str, str]] = ()
 
 
-def load(name: str, *, data_dir: str | None, idx_dir: str | None, source: str | None) -> Dataset:
-  """Returns the dataset of this name in DATASETS; the paths are the flags of these names.
-
-  No images are read yet.
+def load(name: str, **options: Any) -> Dataset:
+  """Returns the dataset of this name; `options` are fields of Options.
 
   Raises:
-    app.UsageError: a path is not one of those that the dataset takes, or is missing.
+    app.UsageError: there is no such dataset, an option is not one of those that it takes, or what
+      it is made of is missing or makes no classifier.
   """
-  load_dataset = importlib.import_module(DATASETS[name]).load
-  return load_dataset(data_dir=data_dir, idx_dir=idx_dir, source=source)
+  return importlib.import_module(DATASETS.get(name, OF_TFDS)).load(name, Options(**options))

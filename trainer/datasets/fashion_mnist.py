@@ -15,7 +15,7 @@ from tensorflow_datasets.image_classification import mnist
 from images import ImageShape
 from storage import files
 from trainer.data import Examples, without_autotune
-from trainer.datasets import Dataset, tfds_directory
+from trainer.datasets import Dataset, Options, tfds_directory
 from trainer.datasets import fashion_mnist_files as published
 
 VERSION = str(mnist.FashionMNIST.VERSION)
@@ -33,18 +33,22 @@ LABELS = (
 )
 IMAGE_SHAPE: ImageShape = (28, 28, 1)
 NUM_EXAMPLES = {'train': 60_000, 'test': 10_000}
+IDX_REMEDY = (
+  "pass --idx_dir=DIR with the four IDX .gz files (Debian's package dataset-fashion-mnist has "
+  'them), or '
+)
 READ_ROWS = 1000  # images that TFDS decodes at a time
 
 
-def load(data_dir: str | None, idx_dir: str | None, source: str | None) -> Dataset:
+def load(name: str, options: Options) -> Dataset:
   """Returns Fashion-MNIST; the first read prepares it if necessary, see `prepare`.
 
   Raises:
-    app.UsageError: `source` is given, which is for other datasets.
+    app.UsageError: an option is given that is for other datasets.
   """
-  if source:
-    raise app.UsageError(f'--source={source}: is for --dataset=image_folder; leave it out')
-  prepared = functools.cache(functools.partial(prepare, data_dir, idx_dir))
+  _check_options(options)
+  data_dir = options.data_dir
+  prepared = functools.cache(functools.partial(prepare, data_dir, options.idx_dir))
 
   def read_split(split: str) -> Examples:
     builder = prepared()
@@ -64,6 +68,20 @@ def load(data_dir: str | None, idx_dir: str | None, source: str | None) -> Datas
     license='MIT',
     homepage='https://github.com/zalandoresearch/fashion-mnist',
   )
+
+
+def _check_options(options: Options) -> None:
+  """Raises app.UsageError if an option is not for this dataset."""
+  for flag in ('source', 'image_column', 'label_column', 'split_column'):
+    if value := getattr(options, flag):
+      raise app.UsageError(
+        f'--{flag}={value}: is for --dataset=folder or manifest; pass one of them, or leave it out'
+      )
+  if options.image_size not in (None, IMAGE_SHAPE[0]) or options.channels not in (None, 'grey'):
+    raise app.UsageError(
+      f'--image_size={options.image_size}, --channels={options.channels}: fashion_mnist is '
+      f'{IMAGE_SHAPE[0]}x{IMAGE_SHAPE[1]} grey; leave them out'
+    )
 
 
 def prepare(data_dir: str | None, idx_dir: str | None = None) -> tfds.core.DatasetBuilder:
@@ -87,7 +105,7 @@ def prepare(data_dir: str | None, idx_dir: str | None = None) -> tfds.core.Datas
     if builder.is_prepared():  # it appeared whole: TFDS renames the directory
       return builder
   if not idx_dir:
-    published.check_route(builder.URL)
+    published.check_route(f'{builder.URL}train-labels-idx1-ubyte.gz', IDX_REMEDY)
   logging.info('preparing fashion_mnist %s in %s', VERSION, builder.data_dir)
   if not files.is_local(str(builder.data_dir)):
     return _prepare_in_bucket(data_dir, idx_dir)

@@ -56,13 +56,13 @@ def read_idx(idx_dir: str, name: str) -> bytes:
   return content
 
 
-def check_route(url: str) -> None:
-  """Probes the download host with a deadline: TFDS waits minutes for one that does not answer.
+def check_route(url: str, remedy: str) -> None:
+  """Asks for a download with a deadline: TFDS waits minutes for a host that does not answer.
 
   Raises:
     app.UsageError: it cannot be reached.
   """
-  request = urllib.request.Request(url + 'train-labels-idx1-ubyte.gz', method='HEAD')  # noqa: S310
+  request = urllib.request.Request(url, method='HEAD')  # noqa: S310
   failure: list[str] = ['no answer']
 
   def probe() -> None:
@@ -77,9 +77,7 @@ def check_route(url: str) -> None:
   thread.join(ROUTE_SECONDS)
   if failure:
     raise app.UsageError(
-      f'no route to {url} ({failure[0]}): pass --idx_dir=DIR with the four IDX .gz files '
-      "(Debian's package dataset-fashion-mnist has them), or --data_dir=DIR with the dataset "
-      'already prepared'
+      f'no route to {url} ({failure[0]}): {remedy}--data_dir=DIR with the dataset already prepared'
     )
 
 

@@ -1,0 +1,241 @@
+"""The dataset of a folder of pictures: what is read, which are held out, and what is refused."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from absl import app
+from PIL import Image
+
+from images import model_card
+from tests import edge_kit, pictures
+from tests.train_kit import run_trainer, write_image_folder
+from trainer import data, datasets
+from trainer.datasets import scorers_readers
+
+
+def load(source: pathlib.Path | None, **options) -> datasets.Dataset:
+  """Returns the dataset in a folder."""
+  return datasets.load('folder', source=source and str(source), **options)
+
+
+@pytest.fixture
+def small(tmp_path) -> pathlib.Path:
+  """Returns a folder of 12 images per class and split, of one size."""
+  return write_image_folder(tmp_path / 'pictures')
+
+
+@pytest.fixture
+def photos(tmp_path) -> pathlib.Path:
+  """Returns a folder of 30 photos of several sizes in each of two classes, not split."""
+  random = np.random.default_rng(0)
+  for label, brightness in (('dark', 60), ('light', 200)):
+    folder = tmp_path / 'photos' / label
+    folder.mkdir(parents=True)
+    for number in range(30):
+      shape = (70 + number, 90, 3)
+      noise = np.clip(random.normal(brightness, 20, shape), 0, 255).astype(np.uint8)
+      (folder / f'{number:02}.jpg').write_bytes(pictures.saved(noise, 'JPEG'))
+  return tmp_path / 'photos'
+
+
+def everything(dataset: datasets.Dataset) -> dict[str, list[bytes]]:
+  """Returns the images of each split as bytes, sorted."""
+  return {
+    split: sorted(image.tobytes() for image in dataset.read(split).pixels)
+    for split in dataset.num_examples
+  }
+
+
+class TestImagesOfOneSize:
+  @pytest.mark.parametrize('shape', [(20, 22, 3), (7, 5, 1)])
+  def test_keep_it_and_the_order_of_their_paths(self, shape, tmp_path):
+    source = write_image_folder(tmp_path / 'pictures', shape)
+    dataset = load(source)
+    test = dataset.read('test')
+    assert (dataset.image_shape, dataset.labels) == (shape, ('dark', 'grey', 'light'))
+    assert test.labels.tolist() == [0] * 12 + [1] * 12 + [2] * 12
+    for path, pixels in zip(sorted(source.glob('test/*/*.png')), test.pixels, strict=True):
+      np.testing.assert_array_equal(pixels, np.asarray(Image.open(path)).reshape(shape))
+
+  def test_beside_other_files(self, small):
+    (small / 'train/dark/notes.txt').write_text('dark ones')
+    (small / 'train/index.png').write_bytes(b'')
+    assert load(small).num_examples == {'train': 33, 'validation': 3, 'test': 36}
+
+  def test_with_a_validation_split_of_their_own(self, small, tmp_path):
+    (write_image_folder(tmp_path / 'more') / 'test').rename(small / 'validation')
+    assert load(small).num_examples == {'train': 36, 'validation': 36, 'test': 36}
+    with pytest.raises(app.UsageError, match=r'--validation_examples=5: .* has its own validation'):
+      load(small, validation_examples=5)
+
+
+class TestPhotos:
+  def test_become_small_and_rgb_unless_asked_otherwise(self, photos):
+    assert load(photos).image_shape == (64, 64, 3)
+    assert load(photos, image_size=32, channels='grey').image_shape == (32, 32, 1)
+
+  def test_some_of_each_class_are_held_out(self, photos):
+    dataset = load(photos)
+    assert dataset.num_examples == {'train': 48, 'validation': 6, 'test': 6}
+    for split, each in (('train', 24), ('validation', 3), ('test', 3)):
+      assert np.bincount(dataset.read(split).labels).tolist() == [each, each]
+    assert load(photos, validation_examples=20).num_examples['validation'] == 20
+
+  def test_the_same_ones_whatever_they_are_called_and_the_copies_with_them(self, photos):
+    before = everything(load(photos))
+    for path in photos.glob('*/*.jpg'):
+      path.rename(path.with_name(f'{99 - int(path.stem)}.jpg'))
+    assert everything(load(photos)) == before
+    for path in list(photos.glob('*/*.jpg'))[::2]:
+      (path.parent / f'copy of {path.name}').write_bytes(path.read_bytes())
+    sides = [set(side) for side in everything(load(photos)).values()]
+    assert len(set.union(*sides)) == sum(map(len, sides)) == 60
+
+  def test_of_a_class_with_two_are_all_trained_on_with_a_warning(self, photos, caplog):
+    (photos / 'rare').mkdir()
+    for number in range(2):
+      (photos / f'dark/0{number}.jpg').rename(photos / f'rare/{number}.jpg')
+    dataset = load(photos)
+    counts = [np.bincount(dataset.read(split).labels, minlength=3)[2] for split in datasets.SPLITS]
+    assert counts == [2, 0, 0]
+    assert 'classes without a test picture: 1, such as rare' in caplog.text
+
+  def test_that_cannot_be_read_are_left_out_and_listed(self, photos):
+    (photos / 'dark/00.jpg').write_bytes(b'not an image')
+    dataset = load(photos)
+    assert sum(dataset.num_examples.values()) == 59
+    ((name, stage, reason),) = dataset.rejects
+    assert (name, stage) == (str(photos / 'dark/00.jpg'), 'decode')
+    assert 'text, which is not read' in reason
+
+
+class TestPrepared:
+  def same(self, one: datasets.Dataset, other: datasets.Dataset) -> None:
+    assert (one.labels, one.image_shape, one.rejects) == (
+      other.labels,
+      other.image_shape,
+      other.rejects,
+    )
+    for split in datasets.SPLITS:
+      both = [dataset.read(split) for dataset in (one, other)]
+      np.testing.assert_array_equal(both[0].pixels[:], both[1].pixels[:])
+      np.testing.assert_array_equal(both[0].labels, both[1].labels)
+
+  def test_pictures_on_disk_are_those_in_memory_and_are_decoded_once(self, photos, tmp_path):
+    (photos / 'dark/30.jpg').write_bytes(b'')
+    in_memory, first = load(photos), load(photos, data_dir=str(tmp_path / 'data'))
+    self.same(in_memory, first)
+    contents = {path: path.stat().st_size for path in photos.glob('*/*.jpg')}
+    for path, size in contents.items():
+      path.write_bytes(b'?' * size)  # what is prepared is not read again
+    self.same(in_memory, load(photos, data_dir=str(tmp_path / 'data')))
+    with pytest.raises(app.UsageError, match='no picture'):
+      load(photos, data_dir=str(tmp_path / 'data'), image_size=20)
+
+  def test_goes_on_where_it_was_killed(self, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(scorers_readers, 'CHUNK_PICTURES', 8)
+    home = tmp_path / 'data'
+    expected = load(photos, data_dir=str(home))
+    (whole,) = (home / 'prepared').glob('*[0-9a-f]')
+    unfinished = whole.rename(f'{whole}.incomplete')
+    lines = (unfinished / 'chunks.jsonl').read_text().splitlines(keepends=True)
+    assert len(lines) == 8
+    (unfinished / 'chunks.jsonl').write_text(''.join(lines[:3]) + lines[3][:20])
+    with open(unfinished / 'pixels', 'r+b') as pixels:
+      pixels.truncate(29 * 64 * 64 * 3 + 5)
+    already = sorted(photos.glob('*/*.jpg'))[:24]
+    for path in already:
+      path.write_bytes(b'?' * path.stat().st_size)
+    self.same(expected, load(photos, data_dir=str(home)))
+    assert (whole / 'chunks.jsonl').read_text() == ''.join(lines)
+
+  def test_batches_from_disk_are_those_from_memory(self, photos, tmp_path):
+    batches = [
+      list(data.batches(dataset.read('train'), 0, 8, 2, first_step=3).take(4).as_numpy_iterator())
+      for dataset in (load(photos), load(photos, data_dir=str(tmp_path)))
+    ]
+    for one, other in zip(*batches):
+      for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+  def test_a_bucket_is_refused(self, photos):
+    with pytest.raises(app.UsageError, match='--data_dir=gs://x: pictures are prepared on a disk'):
+      load(photos, data_dir='gs://x')
+
+
+class TestRefused:
+  def refuse(self, match: str, source: pathlib.Path | None, **options) -> None:
+    with pytest.raises(app.UsageError, match=match):
+      load(source, **options)
+
+  def test_no_source(self):
+    self.refuse('--source is not given', None)
+
+  def test_what_is_for_other_datasets(self, small):
+    self.refuse('takes --source, not --idx_dir', small, idx_dir='data')
+    self.refuse('--split_column=side: is for --dataset=manifest', small, split_column='side')
+
+  def test_no_pictures(self, tmp_path):
+    self.refuse('has no pictures named LABEL', tmp_path)
+
+  def test_one_class(self, tmp_path):
+    source = write_image_folder(tmp_path / 'pictures', labels=['all'])
+    self.refuse('one class only, all', source)
+
+  def test_a_class_without_pictures(self, small, photos):
+    (photos / 'grey').mkdir()
+    self.refuse('grey has no pictures; add some, or remove the folder', photos)
+    (small / 'train/white').mkdir()
+    self.refuse('train/white has no pictures', small)
+
+  def test_a_class_whose_pictures_cannot_be_read(self, photos):
+    (photos / 'grey').mkdir()
+    (photos / 'grey/00.jpg').write_bytes(b'')
+    self.refuse('the class grey has no picture that can be read', photos)
+
+  def test_a_class_to_test_that_is_not_trained(self, small):
+    (small / 'test/dark').rename(small / 'test/black')
+    self.refuse('test/ has black, which train/ does not have', small)
+
+  def test_more_to_validate_on_than_there_is(self, photos):
+    self.refuse('--validation_examples=54: none of 54 images left', photos, validation_examples=54)
+
+  def test_images_too_small_for_the_network(self, tmp_path):
+    source = write_image_folder(tmp_path / 'pictures', (15, 30, 1))
+    result = run_trainer(f'--workdir={tmp_path / "run"}', '--dataset=folder', f'--source={source}')
+    assert result.returncode == 64
+    said = edge_kit.assert_one_line(result.stderr)
+    assert '--model=seed: takes images of 16x16 pixels or more' in said
+    assert '15x30; pass --model=best or --image_size=16' in said
+
+
+@pytest.mark.parametrize('model', ['seed', pytest.param('best', marks=pytest.mark.slow)])
+def test_a_training_learns_tests_and_exports(model, small, tmp_path):
+  workdir = tmp_path / 'run'
+  (small / 'train/light/0005.png').write_bytes(b'')
+  flags = ('--dataset=folder', f'--source={small}', f'--model={model}', '--epochs=20')
+  result = run_trainer(
+    f'--workdir={workdir}', *flags, '--validation_examples=6', '--global_batch_size=10'
+  )
+  assert result.returncode == 0, result.stderr
+  metrics = json.loads((workdir / 'metrics.json').read_text())
+  assert metrics['test_accuracy'] > 0.6  # a third by chance
+  assert metrics['dataset'] == 'folder'
+  (reject,) = map(json.loads, (workdir / 'rejects.jsonl').read_text().splitlines())
+  assert reject['reason'] == 'the file is empty'
+  assert reject['id'].endswith('train/light/0005.png')
+  assert list(metrics['per_class']) == ['dark', 'grey', 'light']
+  card = model_card.read(str(workdir / 'export/1'))
+  assert (card.image_shape, card.labels) == ((20, 22, 3), ('dark', 'grey', 'light'))
+  assert card.preprocessing == 'fit'
+  assert 'The 36 test images' in (workdir / 'report/report.html').read_text()
+
+  import tensorflow as tf
+
+  path = small / 'test/light/0000.png'
+  signatures = tf.saved_model.load(str(workdir / 'export/1')).signatures
+  encoded = signatures['serve_encoded'](encoded=tf.constant([path.read_bytes()]))
+  pixels = signatures['serve_pixels'](pixels=tf.constant(np.asarray(Image.open(path))[None]))
+  np.testing.assert_allclose(encoded['probabilities'], pixels['probabilities'], atol=1e-6)

@@ -1,0 +1,177 @@
+"""The pictures of a source, read and decoded to images of one shape."""
+
+import concurrent.futures
+import hashlib
+import io
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import app, logging
+from PIL import Image
+
+from images import ImageShape, decode
+from trainer import data, progress
+from trainer.datasets import Options, prepared
+
+PHOTO_SIDE = 64  # of the images that are made of photos
+MAX_OWN_SIDE = 128  # larger pictures are photos, even if all have one size
+MAX_PIXELS = 50_000_000  # of a picture, as the scorer has it
+DECODED_AT_ONCE = 64  # by a thread
+CONVERSION = 'fit'
+CHANNELS = {'grey': 1, 'rgb': 3}
+HEADERS = ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM')
+GREY_MODES = {'1', 'L', 'LA', 'I;16', 'I', 'F'}
+
+Reject = tuple[str, str, str]  # id, stage, reason
+
+
+class Chunk(NamedTuple):
+  """N pictures as read, with labels ('' if one has none) and splits ('' if the source has none)."""
+
+  ids: Sequence[str]
+  encoded: Sequence[bytes]
+  labels: Sequence[str]
+  splits: Sequence[str]
+  rejects: Sequence[Reject] = ()
+
+
+class Source(NamedTuple):
+  """Pictures to train on, before they are read.
+
+  Attributes:
+    where: what messages call it.
+    chunks: its pictures, in an order that is always the same.
+    labels: the classes' names, if they are known; each must have a picture.
+    order: of the classes' names that occur, if `labels` is not given; by default they are sorted.
+    total: the number of pictures, if it is known.
+    sample: returns encoded pictures that stand for all; by default those of the first chunk.
+    fingerprint: differs for other pictures; with it they can be prepared in a directory.
+  """
+
+  where: str
+  chunks: Iterable[Chunk]
+  labels: Sequence[str] = ()
+  order: Sequence[str] = ()
+  total: int | None = None
+  sample: Callable[[], Sequence[bytes]] | None = None
+  fingerprint: str = ''
+
+
+class Gathered(NamedTuple):
+  """N pictures, decoded.
+
+  Attributes:
+    pixels: uint8 (N, height, width, channels), in memory or on disk.
+    labels: N names.
+    digests: N checksums of the encoded pictures.
+    splits: N names, '' if the source has none.
+    rejects: those that were left out.
+    shape: of the images.
+  """
+
+  pixels: data.Pixels
+  labels: list[str]
+  digests: list[str]
+  splits: list[str]
+  rejects: list[Reject]
+  shape: ImageShape
+
+
+def gather(
+  source: Source, options: Options, store: prepared.Memory | prepared.Directory
+) -> Gathered:
+  """Reads and decodes the pictures that are not in the store yet, and returns all.
+
+  Raises:
+    app.UsageError: there are no pictures.
+  """
+  if not store.is_complete:
+    _fill(source, options, store)
+  lines = store.lines
+  if not lines:
+    raise app.UsageError(f'{source.where}: has no pictures; add some')
+  labels, digests, given = (
+    [value for line in lines for value in line[name]] for name in ('labels', 'digests', 'splits')
+  )
+  rejects = [tuple(reject) for line in lines for reject in line['rejects']]
+  shape = tuple(lines[0]['shape'])
+  found = Gathered(store.images(), labels, digests, given, rejects, shape)
+  if found.rejects:
+    name, _, reason = found.rejects[0]
+    logging.warning(
+      f'{source.where}: {len(found.rejects)} pictures are left out, such as {name} ({reason}); '
+      'rejects.jsonl in the workdir lists them'
+    )
+  return found
+
+
+def _fill(source: Source, options: Options, store: prepared.Memory | prepared.Directory) -> None:
+  """Decodes the chunks after those that the store has, and adds them."""
+  bar = progress.Progress(source.total or 0)
+  shape = tuple(store.lines[0]['shape']) if store.lines else None
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    for chunk in itertools.islice(source.chunks, len(store.lines), None):
+      if not shape:
+        sample = source.sample() if source.sample else chunk.encoded
+        shape = _shape(source.where, sample, options)
+      store.add(*_decode_chunk(chunk, shape, pool))
+      bar.advance(len(chunk.ids) + len(chunk.rejects))
+  bar.close()
+  store.complete()
+
+
+def _shape(where: str, encoded: Sequence[bytes], options: Options) -> ImageShape:
+  """Returns the shape of the images to train on: as asked, else that of pictures like these."""
+  headers = list(_headers(encoded))
+  sizes = {size for size, _ in headers}
+  columns, rows = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
+  if options.image_size:
+    rows = columns = options.image_size
+  elif not 0 < max(rows, columns) <= MAX_OWN_SIDE:
+    rows = columns = PHOTO_SIDE
+  are_grey = bool(headers) and all(mode in GREY_MODES for _, mode in headers)
+  channels = CHANNELS[options.channels or ('grey' if are_grey else 'rgb')]
+  logging.info(
+    f'{where}: images of {rows}x{columns}, {decode.COLOURS[channels]}; pass --image_size and '
+    '--channels for others'
+  )
+  return rows, columns, channels
+
+
+def _headers(encoded: Sequence[bytes]) -> Iterator[tuple[tuple[int, int], str]]:
+  """Yields (width, height) and Pillow's mode of each picture whose header can be read."""
+  for content in encoded:
+    try:
+      with Image.open(io.BytesIO(content), formats=HEADERS) as image:
+        yield image.size, image.mode
+    except Exception as error:  # a picture that cannot be read is rejected when it is decoded
+      logging.debug('%s', error)
+
+
+def _decode_chunk(
+  chunk: Chunk, shape: ImageShape, pool: concurrent.futures.Executor
+) -> tuple[dict[str, Any], np.ndarray]:
+  """Returns what is to be known of the pictures that can be used, and their pixels."""
+  firsts = range(0, len(chunk.encoded), DECODED_AT_ONCE)
+  parts = [chunk.encoded[first : first + DECODED_AT_ONCE] for first in firsts]
+  decoded = list(pool.map(lambda part: _decode(part, shape), parts))
+  reasons = {i: 'it has no label' for i, label in enumerate(chunk.labels) if not label}
+  for first, part in zip(firsts, decoded):
+    reasons |= {first + i: reason for i, reason in part.reasons.items()}
+  rows = [i for i in range(len(chunk.ids)) if i not in reasons]
+  line = {
+    'shape': shape,
+    'labels': [chunk.labels[row] for row in rows],
+    'digests': [hashlib.sha256(chunk.encoded[row]).hexdigest() for row in rows],
+    'splits': [chunk.splits[row] for row in rows],
+    'rejects': [*chunk.rejects, *((chunk.ids[i], 'decode', reasons[i]) for i in sorted(reasons))],
+  }
+  none = np.zeros((0, *shape), np.uint8)
+  return line, np.concatenate([none, *(part.pixels for part in decoded)])[rows]
+
+
+def _decode(encoded: Sequence[bytes], shape: ImageShape) -> decode.Decoded:
+  return decode.decode(encoded, 'auto', MAX_PIXELS, shape, conversion=CONVERSION)

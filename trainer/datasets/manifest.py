@@ -1,0 +1,77 @@
+"""Pictures that a table names or contains, each with its label: CSV or Parquet.
+
+Whatever the scorer reads with labels is read: TFRecord and tar files, too. A column may name each
+picture's split; else some of each class are held out for the test and the validation.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+
+from absl import app
+
+from batch import chunk, flags, source
+from storage import files
+from trainer.datasets import SPLITS, Dataset, Options, gathering, pictures, scorers_readers
+
+FORMATS = ('manifest', 'parquet', 'tfrecord', 'tar')
+SPLIT_NAMES = {**{split: split for split in SPLITS}, 'val': 'validation', 'valid': 'validation'}
+
+
+def load(name: str, options: Options) -> Dataset:
+  """Returns the dataset in the table `source`, local or gs://.
+
+  Raises:
+    app.UsageError: `source` is missing, cannot be read, or does not make a classifier.
+  """
+  if not options.source:
+    raise app.UsageError(
+      f'--source is not given: --dataset={name} needs a CSV or Parquet file of pictures and labels'
+    )
+  if options.idx_dir:
+    raise app.UsageError(f'--dataset={name}: takes --source, not --idx_dir')
+  where = f'--source={options.source}'
+  settings = scorers_readers.settings(
+    image_column=options.image_column,
+    label_column=options.label_column,
+    carry=(options.split_column,) if options.split_column else (),
+  )
+  with files.as_usage_error(where):
+    plan = _plan(options.source, settings)
+    if plan.format not in FORMATS:
+      raise app.UsageError(f'{where}: is {plan.format}, which has no labels; pass a CSV or Parquet')
+    table = gathering.Source(
+      where,
+      _chunks(where, plan, settings),
+      total=plan.images,
+      fingerprint=repr((options.source, plan.fingerprint, settings)),
+    )
+    title = os.path.splitext(os.path.basename(options.source.rstrip('/')))[0]
+    return pictures.to_dataset(table, options, name=name, title=title)
+
+
+def _plan(path: str, settings: flags.Settings) -> source.Plan:
+  """Returns the scorer's plan; its errors name the trainer's flags."""
+  try:
+    return source.plan([path], 'auto', settings)
+  except app.UsageError as error:
+    said = str(error).replace('--input=', '--source=').replace('--carry=', '--split_column=')
+    raise app.UsageError(said) from error
+
+
+def _chunks(where: str, plan: source.Plan, settings: flags.Settings) -> Iterator[gathering.Chunk]:
+  read = itertools.chain.from_iterable(source.read(shard, 0, settings) for shard in plan.shards)
+  return scorers_readers.to_chunks(read, lambda images: _splits(where, images, settings))
+
+
+def _splits(where: str, images: chunk.ReadImages, settings: flags.Settings) -> list[str]:
+  """Returns the split of each image, '' for all if no column names them."""
+  if images.carried is None:
+    return [''] * len(images.ids)
+  given = [str(value or '').strip() for value in images.carried.column(0).to_pylist()]
+  if unknown := sorted({name for name in given if name.lower() not in SPLIT_NAMES}):
+    raise app.UsageError(
+      f'{where}: --split_column={settings.carry[0]}: contains {unknown[0]!r}; name each split '
+      f'{", ".join(SPLITS)}'
+    )
+  return [SPLIT_NAMES[name.lower()] for name in given]

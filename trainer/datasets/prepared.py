@@ -1,0 +1,131 @@
+"""The pictures of a source, decoded once, in a directory that later trainings read.
+
+    ROOT/prepared/KEY/pixels         the images, records of one size
+    ROOT/prepared/KEY/chunks.jsonl   a line for each chunk of them: labels, checksums, rejects
+
+While it is made it is called KEY.incomplete: a line is written after its images, so a preparation
+that was killed goes on after its last line.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from absl import app
+
+from storage import files
+from trainer import stored
+from trainer.datasets import tfds_directory
+
+LAYOUT = 1  # raised when a change makes the files of before useless
+
+
+class Memory:
+  """What is read of a source, in memory: for trainings without a directory for it."""
+
+  is_complete = False
+
+  def __init__(self) -> None:
+    self.lines: list[dict[str, Any]] = []
+    self._pixels: list[np.ndarray] = []
+
+  def add(self, line: dict[str, Any], pixels: np.ndarray) -> None:
+    """Adds a chunk: uint8 (n, *shape), and `line`, with at least `shape` and n `labels`."""
+    self.lines.append(line)
+    self._pixels.append(pixels)
+
+  def complete(self) -> None:
+    """Does nothing: there are no files."""
+
+  def images(self) -> np.ndarray:
+    """Returns all images, uint8 (N, *shape)."""
+    return np.concatenate(self._pixels)
+
+
+class Directory:
+  """What is prepared of a source, and where the rest of it goes.
+
+  Attributes:
+    lines: what is known of each chunk.
+    is_complete: whether there is nothing to add.
+  """
+
+  def __init__(self, path: str):
+    self._final, self._incomplete = path, f'{path}.incomplete'
+    self.is_complete = os.path.isdir(path)
+    self.lines: list[dict[str, Any]] = []
+    self._bytes = 0
+    if not self.is_complete:
+      os.makedirs(self._incomplete, exist_ok=True)
+    self._restore()
+
+  @property
+  def pixels(self) -> str:
+    """The file of the images."""
+    return os.path.join(self._final if self.is_complete else self._incomplete, 'pixels')
+
+  def _journal(self) -> str:
+    return os.path.join(os.path.dirname(self.pixels), 'chunks.jsonl')
+
+  def _restore(self) -> None:
+    """Reads the lines of which all images are there."""
+    if not os.path.exists(self._journal()):
+      return
+    available = os.path.getsize(self.pixels)
+    with open(self._journal(), encoding='utf-8') as journal, contextlib.suppress(ValueError):
+      for text in journal:  # the last one may be cut short
+        line = json.loads(text)
+        size = self._bytes + len(line['labels']) * math.prod(line['shape'])
+        if size > available:
+          break
+        self.lines.append(line)
+        self._bytes = size
+    if not self.is_complete:
+      os.truncate(self.pixels, self._bytes)
+      self._write_lines('w', self.lines)
+
+  def add(self, line: dict[str, Any], pixels: np.ndarray) -> None:
+    """Adds a chunk: uint8 (n, *shape), and `line`, with at least `shape` and n `labels`."""
+    with open(self.pixels, 'ab') as file:
+      file.write(pixels.tobytes())
+    self._write_lines('a', [line])
+    self.lines.append(line)
+
+  def _write_lines(self, mode: str, lines: list[dict[str, Any]]) -> None:
+    with open(self._journal(), mode, encoding='utf-8') as journal:
+      journal.writelines(f'{json.dumps(line)}\n' for line in lines)
+
+  def images(self) -> stored.Images:
+    """Returns all images, uint8 (N, *shape)."""
+    count = sum(len(line['labels']) for line in self.lines)
+    return stored.Images(self.pixels, tuple(self.lines[0]['shape']), np.arange(count))
+
+  def complete(self) -> None:
+    """Gives the directory its final name."""
+    if not self.is_complete:
+      os.rename(self._incomplete, self._final)
+      self.is_complete = True
+
+
+@contextlib.contextmanager
+def opened(data_dir: str, *identity: Any) -> Iterator[Directory]:
+  """Yields the directory for what `identity` describes; other processes wait.
+
+  Raises:
+    app.UsageError: `data_dir` is in a bucket, or cannot be written to.
+  """
+  if not files.is_local(data_dir):
+    raise app.UsageError(f'--data_dir={data_dir}: pictures are prepared on a disk; pass a path')
+  key = hashlib.sha256(repr((LAYOUT, *identity)).encode()).hexdigest()[:16]
+  root = os.path.join(data_dir, 'prepared')
+  path = os.path.join(root, key)
+  if os.path.isdir(path):
+    yield Directory(path)
+    return
+  with files.as_usage_error(f'--data_dir={data_dir}'), tfds_directory.locked(root):
+    yield Directory(path)

@@ -38,7 +38,7 @@ def restart_always(documents: list[Manifest]) -> None:
 
 def mismatched_service(documents: list[Manifest]) -> None:
   """Renames the Service."""
-  manifests.of_kind(documents, 'Service')[0]['metadata']['name'] = 'worker'
+  manifests.of_kind(documents, 'Service')[0]['metadata']['name'] = 'workers'
 
 
 def unknown_flag(documents: list[Manifest]) -> None:
@@ -72,6 +72,12 @@ def latest(documents: list[Manifest]) -> None:
 def selector_of_nothing(documents: list[Manifest]) -> None:
   """Makes the Service select no pod."""
   manifests.of_kind(documents, 'Service')[0]['spec']['selector'] = {'app': 'trainer'}
+
+
+def variable_too_late(documents: list[Manifest]) -> None:
+  """Sets a variable below those that need it."""
+  env = container(documents)['env']
+  env.append(env.pop(next(i for i, each in enumerate(env) if each['name'] == 'JOB')))
 
 
 def a_worker_too_few(documents: list[Manifest]) -> None:

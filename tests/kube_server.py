@@ -1,4 +1,4 @@
-"""A Kubernetes API server of this machine's own, with its etcd: it admits or refuses, no more.
+"""A Kubernetes control plane of this machine's own. Its nodes are tests/kube_node.py's.
 
 `make test-slow` has built it (scripts/kube.sh).
 """
@@ -9,9 +9,12 @@ import os
 import pathlib
 import secrets
 import shutil
+import ssl
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,9 +22,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.ports import free_ports
 from tests.train_kit import CACHE, ROOT
 
-API_SERVER = CACHE / 'kube/kube-apiserver'
+SERVERS = CACHE / 'kube'
 ETCD = shutil.which('etcd') or str(CACHE / 'debian/root/usr/bin/etcd')
 KUBECTL = shutil.which('kubectl') or str(CACHE / 'kubectl')
+# Those that the Jobs here have to do with: all of them take twice the time to start.
+CONTROLLERS = (
+  'job-controller',
+  'garbage-collector-controller',
+  'endpointslice-controller',
+  'persistentvolume-binder-controller',
+  'taint-eviction-controller',
+  'ttl-after-finished-controller',
+)
 PROBES, PAUSE_SECONDS = 1200, 0.25
 LOG_TAIL = 4000  # characters
 
@@ -42,11 +54,29 @@ class Server:
     command = [KUBECTL, *ours, *args]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **kwargs)
 
+  def request(
+    self, method: str, path: str, body: Any = None, kind: str = 'application/json'
+  ) -> Any:
+    """Returns the answer to one call of Kubernetes' API, for which kubectl takes 50 times as long."""
+    self._raise_if_ended()
+    headers = {'Authorization': f'Bearer {self._token}', 'Content-Type': kind}
+    request = urllib.request.Request(
+      f'https://127.0.0.1:{self._port}{path}', json.dumps(body).encode(), headers, method=method
+    )
+    context = ssl.create_default_context(cafile=f'{self._folder}/certificates/apiserver.crt')
+    with urllib.request.urlopen(request, context=context) as answer:
+      return json.load(answer)
+
   def start(self, *flags: str) -> None:
     """Raises AssertionError, with the end of the log, where a process ends or never gets ready."""
     self._write_files()
     self._start('etcd', self._etcd_command())
     self._start('kube-apiserver', [*self._api_server_command(), *flags])
+    self._wait_until_ready()  # and has made its certificate, which the others read
+    self._start('kube-controller-manager', [*self._controller_manager_command(), *flags])
+    self._start('kube-scheduler', [*self._client_command('kube-scheduler'), *flags])
+
+  def _wait_until_ready(self) -> None:
     # Probes are counted, not seconds: what waits for a processor, or is stopped, is not late.
     for _ in range(PROBES):
       ready = self.kubectl('get', '--raw=/readyz', '--request-timeout=5s')
@@ -117,7 +147,7 @@ class Server:
 
   def _api_server_command(self) -> list[str]:
     return [
-      str(API_SERVER),
+      str(SERVERS / 'kube-apiserver'),
       f'--etcd-servers=http://127.0.0.1:{self._etcd_port}',
       '--bind-address=127.0.0.1',
       '--advertise-address=127.0.0.1',
@@ -130,6 +160,21 @@ class Server:
       f'--service-account-key-file={self._folder}/accounts.key',
       '--service-cluster-ip-range=10.96.0.0/24',
       '--endpoint-reconciler-type=none',
+    ]
+
+  def _controller_manager_command(self) -> list[str]:
+    return [
+      *self._client_command('kube-controller-manager'),
+      f'--controllers={",".join(CONTROLLERS)}',
+      f'--service-account-private-key-file={self._folder}/accounts.key',
+    ]
+
+  def _client_command(self, name: str) -> list[str]:
+    return [
+      str(SERVERS / name),
+      f'--kubeconfig={self._folder}/kubeconfig',
+      '--leader-elect=false',
+      '--secure-port=0',  # nobody asks it
     ]
 
 

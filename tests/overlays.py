@@ -1,18 +1,39 @@
 """The manifests of `k8s/overlays/`, as kubectl builds them."""
 
+import os
+import pathlib
 import shutil
 
 from tests import manifests
 from tests.manifests import Manifest
 from tests.train_kit import CACHE, ROOT
 
-OVERLAYS = sorted(path.name for path in (ROOT / 'k8s/overlays').iterdir())
+FOLDER = ROOT / 'k8s/overlays'
+OVERLAYS = sorted(path.name for path in FOLDER.iterdir())
 KUBECTL = shutil.which('kubectl') or str(CACHE / 'kubectl')
 
 
 def built(overlay: str) -> list[Manifest]:
   """Returns the documents of an overlay."""
-  return manifests.build(str(ROOT / 'k8s/overlays' / overlay), KUBECTL)
+  return manifests.build(str(FOLDER / overlay), KUBECTL)
+
+
+def once(overlay: str) -> str:
+  """Returns the folder that is applied once, before the overlay."""
+  return 'k8s/laptop' if overlay == 'cpu' else 'k8s/namespace'
+
+
+def whole(overlay: str) -> list[Manifest]:
+  """Returns the documents of an overlay after those that it needs."""
+  return manifests.build(str(ROOT / once(overlay)), KUBECTL) + built(overlay)
+
+
+def another(overlay: str, suffix: str, folder: pathlib.Path) -> str:
+  """Makes an overlay in `folder`, of the same objects with this suffix; returns the folder."""
+  resource = os.path.relpath(FOLDER / overlay, folder.resolve())
+  text = f'resources: [{resource}]\nnameSuffix: {suffix}\n'
+  (folder / 'kustomization.yaml').write_text(text)
+  return str(folder)
 
 
 def job(documents: list[Manifest]) -> Manifest:

@@ -2,6 +2,7 @@
 
 import collections
 import datetime
+import itertools
 from typing import Any
 
 from tests.kube_server import Server
@@ -10,25 +11,28 @@ from tests.manifests import Manifest
 ROOM = {'cpu': '64', 'memory': '256Gi', 'ephemeral-storage': '100Gi', 'pods': '110'}
 MERGE = 'application/strategic-merge-patch+json'
 STARTED = {'restartCount': 0, 'imageID': ''}
-# What the taints and selectors of a real GPU node on GKE are, spot machines included.
-LABELS = {'cloud.google.com/gke-accelerator': 'nvidia-l4', 'cloud.google.com/gke-spot': 'true'}
-TAINTS = [
-  {'key': 'nvidia.com/gpu', 'value': 'present', 'effect': 'NoSchedule'},
-  {'key': 'cloud.google.com/gke-spot', 'value': 'true', 'effect': 'NoSchedule'},
-]
+GPUS = {**ROOM, 'nvidia.com/gpu': '8'}
+ACCELERATOR, SPOT = 'cloud.google.com/gke-accelerator', 'cloud.google.com/gke-spot'
+# By name: what a node has, its labels, and its taints, which are those of GKE's nodes.
+NODES = {
+  'plain': (ROOM, {}, []),
+  'gpus': (GPUS, {ACCELERATOR: 'nvidia-l4'}, ['nvidia.com/gpu']),
+  'spot': (GPUS, {ACCELERATOR: 'nvidia-l4', SPOT: 'true'}, ['nvidia.com/gpu', SPOT]),
+}
 
 
 class Nodes:
-  """One node with eight GPUs, and one with none. `step` does what a kubelet does all the time."""
+  """The nodes. `step` does once what their kubelets do all the time."""
 
   def __init__(self, server: Server):
     self._server = server
     self._exits: dict[str, list[int]] = collections.defaultdict(list)
+    self._addresses = itertools.count(2)
     # When containers say that they ended. Kubernetes counts its waits from there: an hour ago, so
     # that no test has to sit one out.
     self.ended_ago = datetime.timedelta(hours=1)
-    self._add('gpus', {**ROOM, 'nvidia.com/gpu': '8'}, labels=LABELS, taints=TAINTS)
-    self._add('plain', ROOM)
+    for name, (room, labels, taints) in NODES.items():
+      self._add(name, room, labels, taints)
 
   def will_exit(self, pod_prefix: str, *codes: int) -> None:
     """Lets the next pods whose names begin so end with these codes, one each."""
@@ -77,16 +81,20 @@ class Nodes:
     ready = {'type': 'Ready', 'status': str(running), 'lastTransitionTime': _ago()}
     status = {'phase': phase, 'containerStatuses': containers, 'conditions': [ready]}
     if running:
-      ip = f'10.244.0.{pod["metadata"]["uid"].__hash__() % 250 + 2}'
+      ip = f'10.244.0.{next(self._addresses)}'
       status |= {'podIP': ip, 'podIPs': [{'ip': ip}], 'startTime': _ago()}
     self._server.request('PATCH', f'{_path(pod)}/status', {'status': status}, MERGE)
 
-  def _add(self, name: str, room: dict[str, str], labels=None, taints=None) -> None:
-    node = {'metadata': {'name': name, 'labels': labels or {}}, 'spec': {'taints': taints or []}}
+  def _add(self, name: str, room: dict[str, str], labels: dict, taints: list[str]) -> None:
+    node = {'metadata': {'name': name, 'labels': labels}}
     self._server.request('POST', '/api/v1/nodes', node)
     ready = {'type': 'Ready', 'status': 'True', 'lastTransitionTime': _ago()}
     status = {'capacity': room, 'allocatable': room, 'conditions': [ready]}
-    self._server.request('PATCH', f'/api/v1/nodes/{name}/status', {'status': status}, MERGE)
+    path = f'/api/v1/nodes/{name}'
+    self._server.request('PATCH', f'{path}/status', {'status': status}, MERGE)
+    # Replaces them all, and with them the taint of a node that is not ready.
+    spec = {'taints': [{'key': key, 'value': 'true', 'effect': 'NoSchedule'} for key in taints]}
+    self._server.request('PATCH', path, {'spec': spec}, 'application/merge-patch+json')
 
 
 def _path(pod: Manifest) -> str:

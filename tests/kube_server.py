@@ -31,8 +31,6 @@ CONTROLLERS = (
   'garbage-collector-controller',
   'endpointslice-controller',
   'persistentvolume-binder-controller',
-  'taint-eviction-controller',
-  'ttl-after-finished-controller',
 )
 PROBES, PAUSE_SECONDS = 1200, 0.25
 LOG_TAIL = 4000  # characters
@@ -48,11 +46,15 @@ class Server:
     self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
   def kubectl(self, *args: str, **kwargs) -> subprocess.CompletedProcess[str]:
-    """Returns what kubectl did on this server: it asks no other, whatever KUBECONFIG names."""
+    """Returns what kubectl did on this server."""
     self._raise_if_ended()
-    ours = (f'--kubeconfig={self._folder}/kubeconfig', f'--cache-dir={self._folder}/cache')
-    command = [KUBECTL, *ours, *args]
+    command = self.command(*args)
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **kwargs)
+
+  def command(self, *args: str) -> list[str]:
+    """Returns kubectl's command line: it asks no other server, whatever KUBECONFIG names."""
+    ours = (f'--kubeconfig={self._folder}/kubeconfig', f'--cache-dir={self._folder}/cache')
+    return [KUBECTL, *ours, *args]
 
   def request(
     self, method: str, path: str, body: Any = None, kind: str = 'application/json'
@@ -60,9 +62,9 @@ class Server:
     """Returns the answer to one call of Kubernetes' API."""
     self._raise_if_ended()
     headers = {'Authorization': f'Bearer {self._token}', 'Content-Type': kind}
-    request = urllib.request.Request(
-      f'https://127.0.0.1:{self._port}{path}', json.dumps(body).encode(), headers, method=method
-    )
+    content = None if body is None else json.dumps(body).encode()
+    url = f'https://127.0.0.1:{self._port}{path}'
+    request = urllib.request.Request(url, content, headers, method=method)
     context = ssl.create_default_context(cafile=f'{self._folder}/certificates/apiserver.crt')
     with urllib.request.urlopen(request, context=context) as answer:  # noqa: S310
       return json.load(answer)

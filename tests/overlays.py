@@ -30,9 +30,22 @@ def whole(overlay: str) -> list[Manifest]:
 
 def another(overlay: str, suffix: str, folder: pathlib.Path) -> str:
   """Makes an overlay in `folder`, of the same objects with this suffix; returns the folder."""
+  folder.mkdir(exist_ok=True)
   resource = os.path.relpath(FOLDER / overlay, folder.resolve())
   text = f'resources: [{resource}]\nnameSuffix: {suffix}\n'
   (folder / 'kustomization.yaml').write_text(text)
+  return str(folder)
+
+
+def together(folder: pathlib.Path) -> str:
+  """Makes one overlay of all, each with its own name for a suffix, and of what is applied once.
+
+  Returns the folder.
+  """
+  for overlay in OVERLAYS:
+    another(overlay, f'-{overlay}', folder / overlay)
+  resources = [*OVERLAYS, os.path.relpath(ROOT / once('cpu'), folder.resolve())]
+  (folder / 'kustomization.yaml').write_text(f'resources: [{", ".join(resources)}]\n')
   return str(folder)
 
 

@@ -1,4 +1,5 @@
-// Kubernetes' own API server, controller manager and scheduler in one program, which tests/kube_server.py starts.
+// Kubernetes' own API server, controller manager and scheduler in one program, so that what they share is built and
+// linked once. tests/kube_server.py starts them.
 package main
 
 import (

@@ -1,16 +1,21 @@
 """A Kubernetes control plane of this machine's own. Its nodes are tests/kube_node.py's.
 
-`make test-slow` has built it (scripts/kube.sh).
+`make test-slow` has built it (scripts/kube.sh). By hand, until Ctrl-C (docs/contributing-cluster.md):
+
+python -m tests.kube_server FOLDER
 """
 
+import argparse
 import contextlib
 import json
 import os
 import pathlib
 import secrets
 import shutil
+import signal
 import ssl
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -162,6 +167,7 @@ class Server:
       f'--service-account-key-file={self._folder}/accounts.key',
       '--service-cluster-ip-range=10.96.0.0/24',
       '--endpoint-reconciler-type=none',
+      '--kubelet-preferred-address-types=Hostname',  # for a kubelet that is started by hand
     ]
 
   def _controller_manager_command(self) -> list[str]:
@@ -189,3 +195,13 @@ def running(folder: pathlib.Path, *flags: str) -> Iterator[Server]:
     yield server
   finally:
     server.stop()
+
+
+if __name__ == '__main__':
+  parser = argparse.ArgumentParser()
+  parser.add_argument('folder', type=pathlib.Path, help='a folder to make and to keep all in')
+  kept = parser.parse_args().folder.resolve()
+  kept.mkdir()
+  with contextlib.suppress(KeyboardInterrupt), running(kept):
+    print(f'export KUBECONFIG={kept}/kubeconfig', flush=True)
+    signal.pause()

@@ -1,6 +1,6 @@
 """A Kubernetes control plane of this machine's own. Its nodes are tests/kube_node.py's.
 
-`make test-slow` has built it (scripts/kube.sh). By hand, until Ctrl-C (docs/contributing-cluster.md):
+`make test-slow` has built it (scripts/kube.sh). docs/contributing-cluster.md starts it by hand:
 
 python -m tests.kube_server FOLDER
 """
@@ -15,7 +15,6 @@ import shutil
 import signal
 import ssl
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -202,6 +201,8 @@ if __name__ == '__main__':
   parser.add_argument('folder', type=pathlib.Path, help='a folder to make and to keep all in')
   kept = parser.parse_args().folder.resolve()
   kept.mkdir()
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.default_int_handler)
   with contextlib.suppress(KeyboardInterrupt), running(kept):
     print(f'export KUBECONFIG={kept}/kubeconfig', flush=True)
     signal.pause()

@@ -59,6 +59,11 @@ def root_user(documents: list[Manifest]) -> None:
   manifests.pod(job(documents))['securityContext']['runAsUser'] = 0
 
 
+def no_deadline(documents: list[Manifest]) -> None:
+  """Lets the Job wait for ever."""
+  del job(documents)['spec']['activeDeadlineSeconds']
+
+
 def missing_limits(documents: list[Manifest]) -> None:
   """Removes the limit of memory."""
   del container(documents)['resources']['limits']['memory']

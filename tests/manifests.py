@@ -37,6 +37,7 @@ DECIMAL = {
 VARIABLE = re.compile(r'\$\((\w+)\)')
 METADATA = re.compile(r"metadata\.(labels|annotations)\['(.+)'\]")
 BATCH = 'batch.kubernetes.io'
+SAFE_TO_EVICT = 'cluster-autoscaler.kubernetes.io/safe-to-evict'
 SAFE_VOLUMES = {'configMap', 'csi', 'downwardAPI', 'emptyDir', 'ephemeral',
                 'persistentVolumeClaim', 'projected',
                 'secret'}  # fmt: skip
@@ -342,6 +343,11 @@ def _container_restricted(of_pod: Manifest, container: Manifest) -> Iterator[str
 def hardened(job: Manifest) -> Iterator[str]:
   """What this project asks for beyond the restricted profile."""
   spec = pod(job)
+  for limit in ('activeDeadlineSeconds', 'ttlSecondsAfterFinished'):
+    if limit not in job['spec']:
+      yield f'{name(job)}: no {limit}'
+  if SAFE_TO_EVICT not in job['spec']['template']['metadata'].get('annotations', {}):
+    yield f'{name(job)}: its pods do not say {SAFE_TO_EVICT}'
   if spec.get('automountServiceAccountToken') is not False:
     yield f'{name(job)}: automountServiceAccountToken is not false'
   if spec.get('terminationGracePeriodSeconds', 30) <= SIGTERM_SECONDS:

@@ -169,6 +169,7 @@ def test_each_worker_finds_itself():
       "Job/train: container 'train': --batch is not a flag of lookbook-train",
     ),
     (breakages.root_user, "Job/train: container 'train': runAsUser is 0, which is root"),
+    (breakages.no_deadline, 'Job/train: no activeDeadlineSeconds'),
     (breakages.missing_limits, "Job/train: container 'train': no limits.memory"),
     (breakages.latest, "Job/train: container 'train': image .*:latest does not say which version"),
     (

@@ -82,7 +82,7 @@ class Nodes:
         self.step()
         time.sleep(PAUSE_SECONDS)
       output, errors = process.communicate()
-    assert process.returncode == 0, errors
+    assert process.returncode == 0, output + errors
     return output.splitlines()
 
   def step(self) -> None:

@@ -97,7 +97,7 @@ data/.ready: scripts/prepare_data.py | .venv/ready
 	scripts/flink.sh $@
 	touch $@
 
-# Kubernetes' API server, on which the manifests are tried; the first build takes five minutes on two cores.
+# Kubernetes' servers, on which the manifests are tried; the first build takes seven minutes on two cores.
 .cache/kube: tests/kube/main.go tests/kube/go.mod tests/kube/go.sum scripts/kube.sh scripts/go.txt | .venv/ready
 	scripts/kube.sh $@
 	touch $@

@@ -38,7 +38,7 @@ def restart_always(documents: list[Manifest]) -> None:
 
 def mismatched_service(documents: list[Manifest]) -> None:
   """Renames the Service."""
-  manifests.of_kind(documents, 'Service')[0]['metadata']['name'] = 'worker'
+  manifests.of_kind(documents, 'Service')[0]['metadata']['name'] = 'workers'
 
 
 def unknown_flag(documents: list[Manifest]) -> None:
@@ -59,6 +59,11 @@ def root_user(documents: list[Manifest]) -> None:
   manifests.pod(job(documents))['securityContext']['runAsUser'] = 0
 
 
+def no_deadline(documents: list[Manifest]) -> None:
+  """Lets the Job wait for ever."""
+  del job(documents)['spec']['activeDeadlineSeconds']
+
+
 def missing_limits(documents: list[Manifest]) -> None:
   """Removes the limit of memory."""
   del container(documents)['resources']['limits']['memory']
@@ -72,6 +77,12 @@ def latest(documents: list[Manifest]) -> None:
 def selector_of_nothing(documents: list[Manifest]) -> None:
   """Makes the Service select no pod."""
   manifests.of_kind(documents, 'Service')[0]['spec']['selector'] = {'app': 'trainer'}
+
+
+def variable_too_late(documents: list[Manifest]) -> None:
+  """Sets a variable below those that need it."""
+  env = container(documents)['env']
+  env.append(env.pop(next(i for i, each in enumerate(env) if each['name'] == 'JOB')))
 
 
 def a_worker_too_few(documents: list[Manifest]) -> None:

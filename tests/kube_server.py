@@ -1,17 +1,24 @@
-"""A Kubernetes API server of this machine's own, with its etcd: it admits or refuses, no more.
+"""A Kubernetes control plane of this machine's own. Its nodes are tests/kube_node.py's.
 
-`make test-slow` has built it (scripts/kube.sh).
+`make test-slow` has built it (scripts/kube.sh). docs/contributing-cluster.md starts it by hand:
+
+python -m tests.kube_server FOLDER
 """
 
+import argparse
 import contextlib
 import json
 import os
 import pathlib
 import secrets
 import shutil
+import signal
+import ssl
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,9 +26,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.ports import free_ports
 from tests.train_kit import CACHE, ROOT
 
-API_SERVER = CACHE / 'kube/kube-apiserver'
+SERVERS = CACHE / 'kube'
 ETCD = shutil.which('etcd') or str(CACHE / 'debian/root/usr/bin/etcd')
 KUBECTL = shutil.which('kubectl') or str(CACHE / 'kubectl')
+# Those that the Jobs here have to do with: all of them take twice the time to start.
+CONTROLLERS = (
+  'job-controller',
+  'garbage-collector-controller',
+  'endpointslice-controller',
+  'persistentvolume-binder-controller',
+)
 PROBES, PAUSE_SECONDS = 1200, 0.25
 LOG_TAIL = 4000  # characters
 
@@ -36,17 +50,39 @@ class Server:
     self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
   def kubectl(self, *args: str, **kwargs) -> subprocess.CompletedProcess[str]:
-    """Returns what kubectl did on this server: it asks no other, whatever KUBECONFIG names."""
+    """Returns what kubectl did on this server."""
     self._raise_if_ended()
-    ours = (f'--kubeconfig={self._folder}/kubeconfig', f'--cache-dir={self._folder}/cache')
-    command = [KUBECTL, *ours, *args]
+    command = self.command(*args)
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **kwargs)
+
+  def command(self, *args: str) -> list[str]:
+    """Returns kubectl's command line: it asks no other server, whatever KUBECONFIG names."""
+    ours = (f'--kubeconfig={self._folder}/kubeconfig', f'--cache-dir={self._folder}/cache')
+    return [KUBECTL, *ours, *args]
+
+  def request(
+    self, method: str, path: str, body: Any = None, kind: str = 'application/json'
+  ) -> Any:
+    """Returns the answer to one call of Kubernetes' API."""
+    self._raise_if_ended()
+    headers = {'Authorization': f'Bearer {self._token}', 'Content-Type': kind}
+    content = None if body is None else json.dumps(body).encode()
+    url = f'https://127.0.0.1:{self._port}{path}'
+    request = urllib.request.Request(url, content, headers, method=method)
+    context = ssl.create_default_context(cafile=f'{self._folder}/certificates/apiserver.crt')
+    with urllib.request.urlopen(request, context=context) as answer:  # noqa: S310
+      return json.load(answer)
 
   def start(self, *flags: str) -> None:
     """Raises AssertionError, with the end of the log, where a process ends or never gets ready."""
     self._write_files()
     self._start('etcd', self._etcd_command())
     self._start('kube-apiserver', [*self._api_server_command(), *flags])
+    self._wait_until_ready()  # and has made its certificate, which the others read
+    self._start('kube-controller-manager', [*self._controller_manager_command(), *flags])
+    self._start('kube-scheduler', [*self._client_command('kube-scheduler'), *flags])
+
+  def _wait_until_ready(self) -> None:
     # Probes are counted, not seconds: what waits for a processor, or is stopped, is not late.
     for _ in range(PROBES):
       ready = self.kubectl('get', '--raw=/readyz', '--request-timeout=5s')
@@ -117,7 +153,7 @@ class Server:
 
   def _api_server_command(self) -> list[str]:
     return [
-      str(API_SERVER),
+      str(SERVERS / 'kube-apiserver'),
       f'--etcd-servers=http://127.0.0.1:{self._etcd_port}',
       '--bind-address=127.0.0.1',
       '--advertise-address=127.0.0.1',
@@ -130,6 +166,22 @@ class Server:
       f'--service-account-key-file={self._folder}/accounts.key',
       '--service-cluster-ip-range=10.96.0.0/24',
       '--endpoint-reconciler-type=none',
+      '--kubelet-preferred-address-types=Hostname',  # for a kubelet that is started by hand
+    ]
+
+  def _controller_manager_command(self) -> list[str]:
+    return [
+      *self._client_command('kube-controller-manager'),
+      f'--controllers={",".join(CONTROLLERS)}',
+      f'--service-account-private-key-file={self._folder}/accounts.key',
+    ]
+
+  def _client_command(self, name: str) -> list[str]:
+    return [
+      str(SERVERS / name),
+      f'--kubeconfig={self._folder}/kubeconfig',
+      '--leader-elect=false',
+      '--secure-port=0',  # nobody asks it
     ]
 
 
@@ -142,3 +194,15 @@ def running(folder: pathlib.Path, *flags: str) -> Iterator[Server]:
     yield server
   finally:
     server.stop()
+
+
+if __name__ == '__main__':
+  parser = argparse.ArgumentParser()
+  parser.add_argument('folder', type=pathlib.Path, help='a folder to make and to keep all in')
+  kept = parser.parse_args().folder.resolve()
+  kept.mkdir()
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.default_int_handler)
+  with contextlib.suppress(KeyboardInterrupt), running(kept):
+    print(f'export KUBECONFIG={kept}/kubeconfig', flush=True)
+    signal.pause()

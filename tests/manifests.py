@@ -35,6 +35,9 @@ DECIMAL = {
   'E': 1e18,
 }
 VARIABLE = re.compile(r'\$\((\w+)\)')
+METADATA = re.compile(r"metadata\.(labels|annotations)\['(.+)'\]")
+BATCH = 'batch.kubernetes.io'
+SAFE_TO_EVICT = 'cluster-autoscaler.kubernetes.io/safe-to-evict'
 SAFE_VOLUMES = {'configMap', 'csi', 'downwardAPI', 'emptyDir', 'ephemeral',
                 'persistentVolumeClaim', 'projected',
                 'secret'}  # fmt: skip
@@ -78,10 +81,14 @@ def _findings(
 
 def build(folder: str, kubectl: str) -> list[Manifest]:
   """The documents that `kubectl apply -k folder` applies."""
-  text = subprocess.run(
+  return list(yaml.safe_load_all(_kustomized(folder, kubectl)))
+
+
+@functools.cache
+def _kustomized(folder: str, kubectl: str) -> str:
+  return subprocess.run(
     [kubectl, 'kustomize', folder], capture_output=True, text=True, check=True
   ).stdout
-  return list(yaml.safe_load_all(text))
 
 
 def of_kind(manifests: Sequence[Manifest], kind: str) -> list[Manifest]:
@@ -177,28 +184,50 @@ def workers(job: Manifest) -> Iterator[str]:
   """TF_CONFIG names the pods of its own Indexed Job, in the order of their indices."""
   spec = job['spec']
   for container in containers(job):
-    names = [env['name'] for env in container.get('env', [])]
-    if 'TF_CONFIG' not in names:
+    text = environment(pod_of(job, 0), container).get('TF_CONFIG')
+    if text is None:
       continue
-    config = json.loads(tf_config(container, 0))
-    found = config['cluster']['worker']
+    if unset := sorted(set(VARIABLE.findall(text))):
+      yield f'{name(job)}: TF_CONFIG needs {", ".join(unset)}, which is not set above it'
+      continue
+    found = json.loads(text)['cluster']['worker']
     port = container['ports'][0]['containerPort']
-    job_name, service = job['metadata']['name'], pod(job).get('subdomain')
-    expected = [
-      f'{job_name}-{index}.{service}:{port}' for index in range(spec.get('completions', 0))
-    ]
+    expected = [f'{address(pod_of(job, i))}:{port}' for i in range(spec.get('completions', 0))]
     if found != expected:
       yield f'{name(job)}: TF_CONFIG lists {found}; the pods are {expected}'
     if (spec.get('completionMode'), spec.get('parallelism')) != ('Indexed', len(found)):
       yield f'{name(job)}: TF_CONFIG lists {len(found)} workers; as many must run at once, indexed'
-    if names.index('TF_CONFIG') < names.index('JOB_COMPLETION_INDEX'):
-      yield f'{name(job)}: TF_CONFIG comes before JOB_COMPLETION_INDEX, which it needs'
 
 
-def tf_config(container: Manifest, index: int) -> str:
-  """TF_CONFIG in the pod with this index."""
-  value = next(env['value'] for env in container['env'] if env['name'] == 'TF_CONFIG')
-  return expanded(value, {'JOB_COMPLETION_INDEX': str(index)})
+def pod_of(job: Manifest, index: int) -> Manifest:
+  """Returns the pod that Kubernetes makes of an Indexed Job for this index."""
+  job_name, template = job['metadata']['name'], job['spec']['template']
+  labels = {**template['metadata'].get('labels', {}), f'{BATCH}/job-name': job_name}
+  annotations = {
+    **template['metadata'].get('annotations', {}),
+    f'{BATCH}/job-completion-index': str(index),
+  }
+  return {
+    'metadata': {'labels': labels, 'annotations': annotations},
+    'spec': {**template['spec'], 'hostname': f'{job_name}-{index}'},
+  }
+
+
+def address(pod: Manifest) -> str:
+  """Returns the name that a pod's Service gives it."""
+  return f'{pod["spec"]["hostname"]}.{pod["spec"].get("subdomain")}'
+
+
+def environment(pod: Manifest, container: Manifest) -> dict[str, str]:
+  """Returns what the kubelet makes of the variables that do not depend on the machine."""
+  values: dict[str, str] = {}
+  for env in container.get('env', []):
+    if 'value' in env:
+      values[env['name']] = expanded(env['value'], values)
+    elif field := env.get('valueFrom', {}).get('fieldRef'):
+      part, key = METADATA.fullmatch(field['fieldPath']).groups()  # type: ignore[union-attr]
+      values[env['name']] = pod['metadata'][part][key]
+  return values
 
 
 def expanded(text: str, values: Mapping[str, str]) -> str:
@@ -210,7 +239,7 @@ def expanded(text: str, values: Mapping[str, str]) -> str:
 
 
 def references(job: Manifest, manifests: Sequence[Manifest]) -> Iterator[str]:
-  """Yields volumes, ConfigMaps, keys, claims, accounts and Services that pods name but lack."""
+  """Yields volumes, ConfigMaps, claims, accounts and Services that pods name but lack."""
   spec = pod(job)
   there = {kind: {m['metadata']['name'] for m in of_kind(manifests, kind)} for kind in REFERRED}
   volumes = {volume['name']: volume for volume in spec.get('volumes', [])}
@@ -225,11 +254,6 @@ def references(job: Manifest, manifests: Sequence[Manifest]) -> Iterator[str]:
   for kind, referred in _referred(job):
     if referred not in there[kind]:
       yield f'{name(job)}: needs {kind}/{referred}, which is not there'
-  for container in containers(job):
-    for key in _config_keys(container):
-      data = config_map(manifests, key['name']).get('data', {})
-      if key['key'] not in data:
-        yield f'{name(job)}: ConfigMap/{key["name"]} has no key {key["key"]!r}'
   for service in of_kind(manifests, 'Service'):
     if (
       service['metadata']['name'] == spec.get('subdomain')
@@ -252,15 +276,6 @@ def _referred(job: Manifest) -> Iterator[tuple[str, str]]:
       yield 'ConfigMap', volume['configMap']['name']
     if 'persistentVolumeClaim' in volume:
       yield 'PersistentVolumeClaim', volume['persistentVolumeClaim']['claimName']
-  for container in containers(job):
-    for key in _config_keys(container):
-      yield 'ConfigMap', key['name']
-
-
-def _config_keys(container: Manifest) -> Iterator[Manifest]:
-  for env in container.get('env', []):
-    if key := env.get('valueFrom', {}).get('configMapKeyRef'):
-      yield key
 
 
 def config_map(manifests: Sequence[Manifest], wanted: str) -> Manifest:
@@ -271,9 +286,7 @@ def selects(
   owner: Manifest, selector: Mapping[str, str], manifests: Sequence[Manifest]
 ) -> Iterator[str]:
   """A selector finds at least one Job's pods."""
-  labels = [
-    job['spec']['template']['metadata'].get('labels', {}) for job in of_kind(manifests, 'Job')
-  ]
+  labels = [pod_of(job, 0)['metadata']['labels'] for job in of_kind(manifests, 'Job')]
   if not any(selector.items() <= label.items() for label in labels):
     yield f'{name(owner)}: selects {dict(selector)}, and no pod has these labels'
 
@@ -330,6 +343,11 @@ def _container_restricted(of_pod: Manifest, container: Manifest) -> Iterator[str
 def hardened(job: Manifest) -> Iterator[str]:
   """What this project asks for beyond the restricted profile."""
   spec = pod(job)
+  for limit in ('activeDeadlineSeconds', 'ttlSecondsAfterFinished'):
+    if limit not in job['spec']:
+      yield f'{name(job)}: no {limit}'
+  if SAFE_TO_EVICT not in job['spec']['template']['metadata'].get('annotations', {}):
+    yield f'{name(job)}: its pods do not say {SAFE_TO_EVICT}'
   if spec.get('automountServiceAccountToken') is not False:
     yield f'{name(job)}: automountServiceAccountToken is not false'
   if spec.get('terminationGracePeriodSeconds', 30) <= SIGTERM_SECONDS:

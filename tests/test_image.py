@@ -121,22 +121,17 @@ def pod(
   The image, its requests and the address of gs:// are changed, and `flags` added. $(NAME) is
   replaced, which the kubelet does and podman does not.
   """
-  documents = built(overlay)
-  spec, config_maps = (
-    manifests.pod(overlays.job(built(overlay))),
-    manifests.of_kind(documents, 'ConfigMap'),
-  )
+  job = overlays.job(built(overlay))
+  made = manifests.pod_of(job, index)
+  config_maps = manifests.of_kind(built(overlay), 'ConfigMap')
+  spec = made['spec']
+  spec.pop('hostname')  # podman's network has the name
   (container,) = spec['containers']
-  values = {'JOB_COMPLETION_INDEX': str(index)}
+  values = manifests.environment(made, container)
   for env in container['env']:
-    source = env.get('valueFrom', {})
-    if key := source.get('configMapKeyRef'):
-      values[env['name']] = manifests.config_map(config_maps, key['name'])['data'][key['key']]
-    if 'fieldRef' in source:
+    if env['name'] in values:
+      env.pop('valueFrom', None)
       env['value'] = values[env['name']]
-      del env['valueFrom']
-    if 'value' in env:
-      env['value'] = manifests.expanded(env['value'], values)
   container['args'] = [manifests.expanded(arg, values) for arg in [*container['args'], *flags]]
   container['env'] += [
     {'name': name, 'value': value} for name, value in environment(bucket).items()
@@ -148,7 +143,7 @@ def pod(
   spec['volumes'].append(
     {'name': 'authority', 'hostPath': {'path': str(bucket.authority), 'type': 'File'}}
   )
-  metadata = {'name': f'{overlays.job(built(overlay))["metadata"]["name"]}-{index}'}
+  metadata = {'name': f'{job["metadata"]["name"]}-{index}'}
   return [*config_maps, {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': metadata, 'spec': spec}]
 
 
@@ -238,8 +233,8 @@ def trained(image, network, bucket) -> dict:
 
 
 def test_the_training_pod_trains(trained, bucket):
-  assert {'runs/seed/metrics.json', 'runs/seed/export/1/saved_model.pb'} <= objects(bucket).keys()
-  assert content(bucket, 'runs/seed/history.csv').splitlines()[1].split(',')[1] == '2'
+  assert {'runs/train/metrics.json', 'runs/train/export/1/saved_model.pb'} <= objects(bucket).keys()
+  assert content(bucket, 'runs/train/history.csv').splitlines()[1].split(',')[1] == '2'
 
 
 def test_the_pod_is_locked_up(trained):
@@ -337,7 +332,7 @@ def test_a_worker_pool_scores(trained, pool, bucket):
   flags = ('--runner=PortableRunner', '--job_endpoint=embed', '--environment_type=EXTERNAL',
            f'--environment_config={address}')  # fmt: skip
   command = score_kit.command(
-    f'gs://{BUCKET}/runs/seed/export/1',
+    f'gs://{BUCKET}/runs/train/export/1',
     f'gs://{BUCKET}/images',
     f'gs://{BUCKET}/scored-by-a-pool',
     *flags,

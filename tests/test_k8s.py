@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,7 +14,7 @@ import yaml
 
 from tests import breakages, manifests
 from tests.manifests import Manifest
-from tests.overlays import KUBECTL, OVERLAYS, built
+from tests.overlays import KUBECTL, OVERLAYS, another, built, job, once, whole
 from tests.train_kit import ROOT
 from trainer import exit_codes
 
@@ -55,12 +56,55 @@ def check(flags, pushed) -> Callable[..., list[str]]:
 
 @pytest.mark.parametrize('overlay', OVERLAYS)
 def test_nothing_is_wrong(overlay, check, pushed):
-  assert check(built(overlay), LOCAL_IMAGE if overlay == 'cpu' else pushed) == []
+  assert check(whole(overlay), LOCAL_IMAGE if overlay == 'cpu' else pushed) == []
+
+
+@pytest.mark.parametrize('overlay', OVERLAYS)
+def test_deleting_it_deletes_nothing_of_others(overlay):
+  kinds = {document['kind'] for document in built(overlay)}
+  assert kinds <= {'Job', 'ConfigMap', 'Service', 'NetworkPolicy'}  # no volume, no namespace
+  jobs = [document for document in built(overlay) if document['kind'] == 'Job']
+  assert [document['metadata']['namespace'] for document in jobs] == ['lookbook']
+
+
+@pytest.mark.parametrize('overlay', OVERLAYS)
+def test_everything_has_a_label(overlay):
+  labels = [document['metadata'].get('labels', {}) for document in whole(overlay)]
+  assert {each.get('app.kubernetes.io/name') for each in labels} == {'lookbook'}
+
+
+@pytest.mark.parametrize('overlay', OVERLAYS)
+def test_two_of_a_kind_share_nothing(overlay, tmp_path, check, pushed):
+  second = manifests.build(another(overlay, '-second', tmp_path), KUBECTL)
+  names = {manifests.name(document) for document in second}
+  assert not names & {manifests.name(document) for document in built(overlay)}
+  prerequisites = manifests.build(str(ROOT / once(overlay)), KUBECTL)
+  assert check(prerequisites + second, LOCAL_IMAGE if overlay == 'cpu' else pushed) == []
+  if overlay != 'score':
+    assert workdir(second) == workdir(built(overlay)) + '-second'
+
+
+def workdir(documents: list[Manifest]) -> str:
+  """Returns the workdir of the first pod."""
+  pod = manifests.pod_of(job(documents), 0)
+  (container,) = pod['spec']['containers']
+  (flag,) = (arg for arg in container['args'] if arg.startswith('--workdir='))
+  return manifests.expanded(flag, manifests.environment(pod, container))
+
+
+def test_a_queue_of_kueue_is_one_edit(tmp_path):
+  """The lines at the end of k8s/site, uncommented."""
+  shutil.copytree(ROOT / 'k8s', tmp_path / 'k8s')
+  site = tmp_path / 'k8s/site/kustomization.yaml'
+  site.write_text(re.sub('^# (labels:|- pairs: )', r'\1', site.read_text(), flags=re.MULTILINE))
+  documents = manifests.build(str(tmp_path / 'k8s/overlays/gpu'), KUBECTL)
+  assert job(documents)['metadata']['labels']['kueue.x-k8s.io/queue-name'] == 'my-queue'
 
 
 def test_the_base_runs_by_itself(check):
   base = manifests.build(str(ROOT / 'k8s/base'), KUBECTL)
-  assert check(base) == []
+  namespace = manifests.build(str(ROOT / 'k8s/namespace'), KUBECTL)
+  assert check(namespace + base) == []
   assert manifests.of_kind(base, 'Job')
 
 
@@ -69,16 +113,14 @@ def test_the_base_runs_by_itself(check):
   [('cpu', 0, 1), ('gpu', 1, 1), ('multi-gpu', 4, 1), ('multi-host', 1, 2), ('spot', 1, 1)],
 )
 def test_devices(overlay, gpus, pods):
-  (job,) = manifests.of_kind(built(overlay), 'Job')
-  (container,) = manifests.containers(job)
+  (container,) = manifests.containers(job(built(overlay)))
   assert int(container['resources']['limits'].get('nvidia.com/gpu', 0)) == gpus
-  assert job['spec'].get('parallelism', 1) == pods
+  assert job(built(overlay))['spec'].get('parallelism', 1) == pods
 
 
 @pytest.mark.parametrize('overlay', OVERLAYS)
 def test_exit_codes(overlay):
-  (job,) = manifests.of_kind(built(overlay), 'Job')
-  rules = job['spec']['podFailurePolicy']['rules']
+  rules = job(built(overlay))['spec']['podFailurePolicy']['rules']
   actions = {
     code: rule['action'] for rule in rules for code in rule.get('onExitCodes', {}).get('values', [])
   }
@@ -88,14 +130,16 @@ def test_exit_codes(overlay):
 
 
 def test_each_worker_finds_itself():
-  (job,) = manifests.of_kind(built('multi-host'), 'Job')
-  (container,) = manifests.containers(job)
-  configs = [json.loads(manifests.tf_config(container, index)) for index in range(2)]
+  pods = [manifests.pod_of(job(built('multi-host')), index) for index in range(2)]
+  configs = [
+    json.loads(manifests.environment(pod, pod['spec']['containers'][0])['TF_CONFIG'])
+    for pod in pods
+  ]
   assert [config['task'] for config in configs] == [
     {'type': 'worker', 'index': 0},
     {'type': 'worker', 'index': 1},
   ]
-  assert configs[0]['cluster'] == {'worker': ['train-0.workers:2222', 'train-1.workers:2222']}
+  assert configs[0]['cluster'] == {'worker': ['train-0.train:2222', 'train-1.train:2222']}
 
 
 # --- broken on purpose ----------------------------------------------------------------------------
@@ -115,7 +159,7 @@ def test_each_worker_finds_itself():
       breakages.restart_always,
       "Job/train: restartPolicy is 'Always'; a Job takes Never or OnFailure",
     ),
-    (breakages.mismatched_service, 'Job/train: needs Service/workers, which is not there'),
+    (breakages.mismatched_service, 'Job/train: needs Service/train, which is not there'),
     (
       breakages.unknown_flag,
       "Job/train: container 'train': --epoch is not a flag of lookbook-train",
@@ -125,15 +169,17 @@ def test_each_worker_finds_itself():
       "Job/train: container 'train': --batch is not a flag of lookbook-train",
     ),
     (breakages.root_user, "Job/train: container 'train': runAsUser is 0, which is root"),
+    (breakages.no_deadline, 'Job/train: no activeDeadlineSeconds'),
     (breakages.missing_limits, "Job/train: container 'train': no limits.memory"),
     (breakages.latest, "Job/train: container 'train': image .*:latest does not say which version"),
     (
       breakages.selector_of_nothing,
-      "Service/workers: selects {'app': 'trainer'}, and no pod has these labels",
+      "Service/train: selects {'app': 'trainer'}, and no pod has these labels",
     ),
+    (breakages.variable_too_late, 'Job/train: TF_CONFIG needs JOB, which is not set above it'),
     (
       breakages.a_worker_too_few,
-      'Job/train: TF_CONFIG lists .*; the pods are .*train-2.workers:2222',
+      'Job/train: TF_CONFIG lists .*; the pods are .*train-2.train:2222',
     ),
     (breakages.missing_account, 'Job/train: needs ServiceAccount/lookbook, which is not there'),
     (
@@ -143,7 +189,7 @@ def test_each_worker_finds_itself():
   ],
 )
 def test_what_is_broken_is_found(break_, finding, check):
-  documents = built('multi-host')
+  documents = whole('multi-host')
   break_(documents)
   found = check(documents)
   assert [line for line in found if re.match(finding, line)], found
@@ -177,8 +223,7 @@ def test_one_version_everywhere(cloud_build):
     'lookbook-gpu': f'{version}-gpu',
   }
   assert f'org.opencontainers.image.version={version} ' in (ROOT / 'Dockerfile').read_text()
-  (cpu_job,) = manifests.of_kind(built('cpu'), 'Job')
-  assert manifests.containers(cpu_job)[0]['image'] == f'{LOCAL_IMAGE}:{version}'
+  assert manifests.containers(job(built('cpu')))[0]['image'] == f'{LOCAL_IMAGE}:{version}'
 
 
 def test_dockerfile_is_clean():

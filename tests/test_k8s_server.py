@@ -1,80 +1,130 @@
-"""What a real API server says to the manifests: as itself, and as the oldest version supported."""
+"""The manifests on a real control plane: as it is, and as the oldest version supported."""
 
-import copy
-import subprocess
+import json
+import re
+import shlex
 from collections.abc import Iterator
 
 import pytest
 import yaml
 
-from tests import breakages, kube_server, manifests
-from tests.kube_server import Server
+from tests import breakages, kube_node, manifests, overlays
+from tests.kube_node import Nodes
 from tests.manifests import Manifest
-from tests.overlays import OVERLAYS, built, job
+from tests.overlays import built, job
+from tests.train_kit import ROOT
 
 pytestmark = pytest.mark.slow
 
 OLDEST = manifests.OLDEST.rpartition('.')[0]  # 1.31, say
+PAGE = (ROOT / 'docs/kubernetes.md').read_text()
 
 
 @pytest.fixture(scope='module', params=[[], [f'--emulated-version={OLDEST}']], ids=['own', OLDEST])
-def server(request, tmp_path_factory) -> Iterator[Server]:
-  """A server with the namespace and its account, without which nothing can be tried."""
-  with kube_server.running(tmp_path_factory.mktemp('kube'), *request.param) as server:
-    succeed(server.kubectl('apply', '-k', 'k8s/namespace'))
-    yield server
+def nodes(request, tmp_path_factory) -> Iterator[Nodes]:
+  with kube_node.running(tmp_path_factory.mktemp('kube'), *request.param) as nodes:
+    yield nodes
 
 
-def succeed(result: subprocess.CompletedProcess[str]) -> list[str]:
-  """Returns the lines that kubectl printed, once it is sure that kubectl did what it was told."""
-  assert result.returncode == 0, result.stderr
-  return result.stdout.splitlines()
+# --- as they are, all at once ---------------------------------------------------------------------
 
 
-def tried(server: Server, *documents: Manifest) -> subprocess.CompletedProcess[str]:
-  """Returns what the server says to them without keeping them."""
-  text = yaml.safe_dump_all(documents)
-  return server.kubectl('apply', '--dry-run=server', '--output=name', '-f', '-', input=text)
+@pytest.fixture(scope='module')
+def everything(nodes, tmp_path_factory) -> Iterator[str]:
+  """The folder of all overlays with suffixes, applied."""
+  folder = overlays.together(tmp_path_factory.mktemp('overlays'))
+  result = nodes.server.kubectl('apply', '-k', folder)
+  assert (result.returncode, result.stderr) == (0, '')  # where a server warns, too
+  yield folder
+  nodes.clear()
 
 
-def pod(documents: list[Manifest]) -> Manifest:
-  """Returns the pod that a controller makes of the Job: the profile refuses pods only."""
-  template = job(documents)['spec']['template']
-  metadata = {**template['metadata'], 'name': 'by-itself', 'namespace': 'lookbook'}
-  return {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': metadata, 'spec': template['spec']}
+def test_what_is_applied_is_what_is_there(everything, nodes):
+  assert nodes.kubectl('diff', '-k', everything) == []
+  nodes.kubectl('apply', '-k', everything, '--server-side')
+  assert nodes.kubectl('diff', '-k', everything, '--server-side') == []
 
 
-# --- as they are --------------------------------------------------------------------------------
+@pytest.mark.parametrize('overlay', overlays.OVERLAYS)
+def test_its_pods_run_where_they_ask_to(overlay, everything, nodes):
+  spec = job(built(overlay))
+  name = f'{spec["metadata"]["name"]}-{overlay}'
+  pods = nodes.running(name, spec['spec'].get('parallelism', 1))
+  node = {'cpu': 'plain', 'score': 'plain', 'spot': 'spot'}.get(overlay, 'gpus')
+  assert {pod['spec']['nodeName'] for pod in pods} == {node}
 
 
-@pytest.mark.parametrize('overlay', OVERLAYS)
-def test_a_server_admits_it(overlay, server):
-  documents = built(overlay)
-  command = ('apply', '--dry-run=server', '--output=name', '-k', f'k8s/overlays/{overlay}')
-  result = server.kubectl(*command)
-  admitted = succeed(result)
-  assert result.stderr == ''  # where a server warns of what it will not know for long
-  assert len(admitted) == len(documents)
-  assert f'job.batch/{job(documents)["metadata"]["name"]}' in admitted
-  assert succeed(server.kubectl(*command, '--server-side')) == admitted
+def test_hosts_find_one_another_and_nobody_else(everything, nodes):
+  name = 'train-multi-host'
+  pods = nodes.running(name, 2)
+  assert [pod['spec']['hostname'] for pod in pods] == [f'{name}-0', f'{name}-1']
+  configs = [
+    json.loads(manifests.environment(pod, pod['spec']['containers'][0])['TF_CONFIG'])
+    for pod in pods
+  ]
+  assert [config['task']['index'] for config in configs] == [0, 1]
+  workers = [f'{name}-0.{name}:2222', f'{name}-1.{name}:2222']
+  assert [config['cluster']['worker'] for config in configs] == [workers] * 2
+  addresses = {pod['spec']['hostname']: [pod['status']['podIP']] for pod in pods}
+  nodes.until(lambda: endpoints(nodes, name) == addresses)
 
 
-@pytest.mark.parametrize('overlay', OVERLAYS)
-def test_a_server_admits_its_pods(overlay, server):
-  assert succeed(tried(server, pod(built(overlay)))) == ['pod/by-itself']
+def endpoints(nodes: Nodes, service: str) -> dict[str, list[str]]:
+  """Returns the host names that a Service gives, with their addresses."""
+  query = f'labelSelector=kubernetes.io/service-name={service}'
+  url = f'/apis/discovery.k8s.io/v1/namespaces/lookbook/endpointslices?{query}'
+  slices = nodes.server.request('GET', url)['items']
+  found = [each for part in slices for each in part['endpoints'] or []]
+  return {each.get('hostname'): each['addresses'] for each in found}
 
 
-def test_a_job_is_not_changed_but_made_anew(server):
-  """As docs/kubernetes.md has it."""
+# --- what the documents tell people to do ---------------------------------------------------------
+
+
+@pytest.fixture
+def clean(nodes) -> Iterator[None]:
+  yield
+  nodes.clear()
+
+
+def test_deleting_an_overlay_leaves_the_others(nodes, clean):
+  nodes.kubectl('apply', '-k', 'k8s/overlays/cpu')
+  nodes.kubectl('apply', '-k', 'k8s/overlays/score')
+  (pod,) = nodes.running('train')
+  nodes.running('score')
+  nodes.kubectl('delete', '-k', 'k8s/overlays/score')
+  nodes.until(lambda: not nodes.pods('score'))
+  assert [each['metadata']['uid'] for each in nodes.running('train')] == [pod['metadata']['uid']]
+  nodes.kubectl('delete', '-k', 'k8s/overlays/cpu')
+  (claim,) = nodes.kubectl('-n', 'lookbook', 'get', 'pvc', '--no-headers')
+  assert 'Bound' in claim
+
+
+def test_the_documents_way_to_run_again(nodes, clean):
   documents = built('gpu')
-  changed = copy.deepcopy(documents)
-  breakages.container(changed)['args'].append('--epochs=3')
-  command = ('apply', '-f', '-')
-  succeed(server.kubectl(*command, input=yaml.safe_dump_all(documents)))
-  refused = server.kubectl(*command, input=yaml.safe_dump_all(changed))
+  breakages.container(documents)['args'].append('--epochs=3')
+  nodes.kubectl('apply', '-k', 'k8s/overlays/gpu')
+  (old,) = nodes.running('train')
+  refused = nodes.server.kubectl('apply', '-f', '-', input=yaml.safe_dump(job(documents)))
   assert (refused.returncode, 'field is immutable' in refused.stderr) == (1, True), refused.stderr
-  succeed(server.kubectl('-n', 'lookbook', 'delete', 'job', 'train'))
-  succeed(server.kubectl(*command, input=yaml.safe_dump_all(changed)))
+  (line,) = re.findall(r'^    (kubectl delete -k \S*/gpu .* && .*)$', PAGE, re.MULTILINE)
+  for command in line.split(' && '):
+    nodes.kubectl(*shlex.split(command)[1:])
+  (new,) = nodes.running('train')
+  assert new['metadata']['uid'] != old['metadata']['uid']
+
+
+def test_the_documents_way_to_pause(nodes, clean):
+  nodes.kubectl('apply', '-k', 'k8s/overlays/gpu')
+  nodes.running('train')
+  (line,) = re.findall(r"^    kubectl (.*suspend.*\}')", PAGE, re.MULTILINE)
+  nodes.kubectl(*shlex.split(line))
+  nodes.until(lambda: not nodes.pods('train'))
+  nodes.kubectl(*shlex.split(line.replace('true', 'false')))
+  nodes.running('train')
+  nodes.will_exit('train-', 0)
+  _, _, failed = nodes.verdict('train')
+  assert failed == 0
 
 
 # --- broken on purpose --------------------------------------------------------------------------
@@ -111,10 +161,10 @@ def unknown_account(documents: list[Manifest]) -> None:
     (unknown_account, 'error looking up service account lookbook/trainer'),
   ],
 )
-def test_a_pod_that_asks_for_more_is_refused(break_, complaint, server):
+def test_a_pod_that_asks_for_more_is_refused(break_, complaint, nodes):
   documents = built('gpu')
   break_(documents)
-  assert_refused(tried(server, pod(documents)), complaint)
+  assert complaint in refusal(nodes, pod_of(documents))
 
 
 @pytest.mark.parametrize(
@@ -127,12 +177,22 @@ def test_a_pod_that_asks_for_more_is_refused(break_, complaint, server):
     (breakages.restart_always, 'Required value: valid values: "OnFailure", "Never"'),
   ],
 )
-def test_a_job_that_is_wrong_is_refused(break_, complaint, server):
+def test_a_job_that_is_wrong_is_refused(break_, complaint, nodes):
   documents = built('gpu')
   break_(documents)
-  assert_refused(tried(server, job(documents)), complaint)
+  assert complaint in refusal(nodes, job(documents))
 
 
-def assert_refused(result: subprocess.CompletedProcess[str], complaint: str) -> None:
-  assert result.returncode == 1
-  assert complaint in result.stderr
+def pod_of(documents: list[Manifest]) -> Manifest:
+  """Returns the pod that a controller makes of the Job: the profile refuses pods only."""
+  template = job(documents)['spec']['template']
+  metadata = {**template['metadata'], 'name': 'by-itself', 'namespace': 'lookbook'}
+  return {'apiVersion': 'v1', 'kind': 'Pod', 'metadata': metadata, 'spec': template['spec']}
+
+
+def refusal(nodes: Nodes, document: Manifest) -> str:
+  """Returns what the server says against it."""
+  text = yaml.safe_dump(document)
+  result = nodes.server.kubectl('apply', '--dry-run=server', '-f', '-', input=text)
+  assert result.returncode == 1, result.stdout
+  return result.stderr

@@ -23,6 +23,7 @@ COPY batch batch
 COPY images images
 COPY storage storage
 COPY runtime runtime
+COPY pages pages
 RUN pip install --no-deps --no-build-isolation --no-cache-dir --prefix=/install .
 
 # The list of parts; docker build --target=sbom --output=. writes it here. Cloud's Artifact Analysis reads 1.5.

@@ -4,8 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-
+import pages
 from batch import stats, summary
 from images import model_card
 
@@ -22,13 +21,10 @@ def page(finished: dict[str, Any], total: stats.Stats, card: model_card.ModelCar
     total: the sum over all chunks, with the pictures.
     card: the model's.
   """
-  environment = jinja2.Environment(
-    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-  )
-  environment.filters.update(count='{:,}'.format, percent=_percent)
   is_small = len(card.labels) <= summary.MAX_DENSE_CLASSES
   height, width, channels = card.image_shape
-  return environment.from_string(TEMPLATE.read_text()).render(
+  return pages.render(
+    TEMPLATE,
     s=finished,
     labels=card.labels,
     image_kind=f'{height}x{width} {"RGB" if channels == 3 else "grey"}',
@@ -41,10 +37,6 @@ def page(finished: dict[str, Any], total: stats.Stats, card: model_card.ModelCar
     mistakes=total.mistakes,
     drift={name: _verdict(value) for name, value in finished['stability_index'].items()},
   )
-
-
-def _percent(value: float) -> str:
-  return f'{100 * value:.2f} %'
 
 
 def _classes(

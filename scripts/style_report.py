@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 from import_cycles import import_cycles
 
-PACKAGES = ('runtime', 'storage', 'images', 'trainer', 'batch')
+PACKAGES = ('runtime', 'storage', 'images', 'pages', 'trainer', 'batch')
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 250, 40
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

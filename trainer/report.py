@@ -7,15 +7,16 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import jinja2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+import pages
 from trainer import data, quality, workdir
 from trainer.config import Recipe
 from trainer.datasets import Dataset
 
+TEMPLATE = pathlib.Path(__file__).with_name('report.html')
 INK, QUIET, TRAINING, VALIDATION = '#1b1f24', '#8b949e', '#c2571a', '#1f5fa8'
 SIDE = 28  # of a picture's longer side, in the axes' units
 MAX_COUNTED_CLASSES = 25  # above this the confusion matrix shows no numbers
@@ -63,10 +64,9 @@ def write(
 
 def page(metrics: Mapping, dataset: Dataset, images: Mapping[str, bytes]) -> str:
   """Returns the page with its pictures (PNG) embedded."""
-  template = pathlib.Path(__file__).with_name('report.html').read_text('utf-8')
-  environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
   encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
-  return environment.from_string(template).render(
+  return pages.render(
+    TEMPLATE,
     metrics=metrics,
     dataset=dataset,
     images=encoded,

@@ -21,7 +21,7 @@ def lines(summary: dict[str, Any], output: str) -> str:
   if summary['repeated_ids']:
     found.append(f'images whose id an earlier one has: {summary["repeated_ids"]:,}')
   if summary['passed_over']:
-    found.append(f'passed over: {_format_counts(summary["passed_over"])}')
+    found.append(f'passed over: {format_counts(summary["passed_over"])}')
   found.append(f'report: {names.exact(output.rstrip("/"))}/report.html')
   foreign = summary['images_with_foreign_label']
   if foreign > summary['images_labelled']:
@@ -41,7 +41,7 @@ def submitted(output: str) -> str:
   )
 
 
-def _format_counts(counts: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
   """Returns such text as '2 hidden files, 1 link to a directory'."""
   return ', '.join(f'{count:,} {_inflected(kind, count)}' for kind, count in counts.items())
 

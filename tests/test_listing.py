@@ -234,6 +234,6 @@ def test_text_is_not_taken_for_an_image(content):
 
 def test_what_was_passed_over_is_said_in_one_line():
   counts = {'hidden file': 2, '.md file': 1, 'link to a directory': 2, 'hidden directory': 3}
-  assert closing._format_counts(counts) == (
+  assert closing.format_counts(counts) == (
     '2 hidden files, 1 .md file, 2 links to a directory, 3 hidden directories'
   )

@@ -74,7 +74,7 @@ def _score(
   started: float,
 ) -> dict[str, Any] | None:
   # Beam takes two seconds to import: --help and most mistakes do without.
-  from batch import forked_workers, labels, pipeline, progress, sink, source
+  from batch import file_list, forked_workers, labels, pipeline, progress, sink, source
 
   options, threads = runner.beam_options(beam_flags)
   if server:
@@ -89,11 +89,12 @@ def _score(
   root = runner.create_pipeline(options)
   with files.as_usage_error(f'--output={settings.output}: cannot be written'):
     sink.claim(settings.output, facts, args.overwrite, args.resume)
+    shards = file_list.store(plan.shards, settings.output)
   context = pipeline.RunContext(
     settings, card, facts, started, threads, args.max_reject_fraction, plan.passed_over
   )
   with progress.shown(settings.output, plan.images), root:
-    pipeline.build(root, plan.shards, context)
+    pipeline.build(root, shards, context)
   if runner.is_submission(options):
     return None
   summary = json.loads(files.read(files.join(settings.output, sink.SUMMARY)))

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from absl import app
 
-from batch import chunk, stats, summary, writers
+from batch import chunk, file_list, stats, summary, writers
 from images import model_card
 from storage import files
 
@@ -57,7 +57,7 @@ def _clear(output: str) -> None:
   for writer in writers.WRITERS.values():
     writer(output).clear()
   files.remove_folder(files.join(output, REJECTS))
-  files.remove([files.join(output, SETTINGS)])
+  files.remove(files.join(output, name) for name in (file_list.NAME, SETTINGS))
 
 
 def _top_level(output: str) -> list[str]:

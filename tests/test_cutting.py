@@ -2,11 +2,12 @@
 
 import os
 import pathlib
+import pickle
 
 import pytest
 import tensorflow as tf
 
-from batch import source
+from batch import file_list, source
 from tests import pictures, reader_kit
 
 PHOTO_BYTES = 900_000
@@ -68,3 +69,19 @@ def test_records_of_photos_are_cut_by_bytes(tmp_path):
   found = reader_kit.read_all(path)
   assert len(found.plan.shards) == 10
   assert len(set(found.ids)) == 100
+
+
+def test_names_are_kept_out_of_the_shards(tmp_path):
+  names = [b'a.png', b'two\nlines.png', b'not \xff UTF-8.png', 'größe.png'.encode()]
+  (tmp_path / 'in').mkdir()
+  for name in names:
+    (tmp_path / 'in').joinpath(os.fsdecode(name)).touch()
+  for number in range(5000):
+    (tmp_path / 'in' / f'{"x" * 200}{number:05d}.png').touch()
+  plan = source.plan([str(tmp_path / 'in')], 'image', reader_kit.settings())
+  shards = file_list.store(plan.shards, str(tmp_path / 'out'))
+  read = [uri for shard in shards for uri in file_list.names(shard)]
+  assert read == [uri for shard in plan.shards for uri in shard.uris]
+  assert len(read) == 5004
+  assert len(pickle.dumps(shards)) < 1000
+  assert shards == file_list.store(plan.shards, str(tmp_path / 'out'))

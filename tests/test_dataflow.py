@@ -81,7 +81,7 @@ def jobs() -> tuple[str, list[dict]]:
 def assert_submitted(output: str, said: str) -> None:
   assert said.splitlines()[-1].startswith('submitted; the job has not run yet')
   names = {file.uri.removeprefix(f'{output}/') for file in files.list_files(output)}
-  assert names == {'settings.json'}
+  assert names == {'settings.json', 'files.jsonl'}
 
 
 def test_a_template_is_written(flags, capsys):

@@ -111,7 +111,7 @@ class TestTheReport:
     widths = page.evaluate(
       'Array.from(document.images, image => image.complete && image.naturalWidth)'
     )
-    assert len(widths) == 4
+    assert len(widths) == 5
     assert all(width > 400 for width in widths)
     assert not problems
 

@@ -98,6 +98,19 @@ def kill_all(process: subprocess.Popen) -> None:
   os.killpg(process.pid, signal.SIGKILL)
 
 
+def wait_until_gone(workers: list[psutil.Process]) -> None:
+  """Returns once all have ended, which takes the kernel a moment after their SIGKILL."""
+  while any(map(is_alive, workers)):
+    time.sleep(0.01)
+
+
+def is_alive(process: psutil.Process) -> bool:
+  try:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+  except psutil.NoSuchProcess:  # it ended between the two
+    return False
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ('stop', 'code'), [(kill_all, -signal.SIGKILL), (subprocess.Popen.terminate, 75)]
@@ -117,9 +130,7 @@ def test_a_stopped_run_resumes_with_every_id_exactly_once(
   workers = psutil.Process(process.pid).children(recursive=True)
   stop(process)
   assert process.wait() == code
-  assert not [
-    worker for worker in workers if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE
-  ]
+  wait_until_gone(workers)
   assert not (output / '_SUCCESS').exists()
   written = [output / 'predictions' / f'{path.stem}.parquet' for path in completed]
   before = {path: path.stat().st_mtime_ns for path in written}

@@ -6,7 +6,7 @@ the input in the same way.
 
 from collections.abc import Iterator, Sequence
 
-# So many shards keep eight workers for each of 64 cores busy to the end, if there is enough to do.
+# Eight shards for each of 64 workers keep all of them busy to the end, if there is enough to do.
 SHARDS = 512
 MIN_SHARD_BYTES = 8 << 20  # about ten photos; fewer would cost more to hand out than they gain
 MAX_SHARD_BYTES = 256 << 20

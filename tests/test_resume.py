@@ -207,6 +207,14 @@ class TestDataset:
     assert result.returncode == 0, result.stderr
     assert 'resuming from step 32 of 64' in result.stderr
 
+  def test_the_label_smoothing_of_an_older_workdir_is_kept(self, one_epoch, small_tfds_dir):
+    settings = json.loads((one_epoch / 'settings.json').read_text())
+    assert settings.pop('label_smoothing') == 0.05
+    (one_epoch / 'settings.json').write_text(json.dumps(settings))
+    result = run_trainer(f'--workdir={one_epoch}', f'--data_dir={small_tfds_dir}', *FLAGS)
+    assert result.returncode == 64
+    assert 'contains a run with --label_smoothing=0.0 (now 0.05)' in result.stderr
+
 
 class TestBlowUp:
   BLOWN = ('--learning_rate=1e30', '--checkpoint_every_steps=1')

@@ -31,8 +31,7 @@ class Network:
     min_side: smallest height and width of the images that it takes, in pixels.
     shift: maximum shift of a training image along each axis, in pixels.
     erase: probability that a rectangle of a training image is erased.
-    label_smoothing: fraction of a label's probability that is spread over all classes
-      (Szegedy et al., arXiv 1512.00567).
+    label_smoothing: default fraction of a label's probability that is spread over all classes.
   """
 
   epochs: int
@@ -43,7 +42,7 @@ class Network:
 
 
 NETWORKS = {
-  'seed': Network(epochs=60, min_side=16),
+  'seed': Network(epochs=45, min_side=16, label_smoothing=0.05),
   'best': Network(epochs=70, min_side=4, shift=2, erase=0.5, label_smoothing=0.05),
 }
 
@@ -107,6 +106,15 @@ class Recipe:
   learning_rate: float = setting(
     3e-3, 'Peak learning rate of AdamW, reached after a fifth of the steps.', lower_bound=0
   )
+  label_smoothing: float | None = setting(
+    None,
+    "Fraction of a label's probability that is spread over all classes (Szegedy et al., arXiv "
+    "1512.00567). By default the network's own: "
+    + ', '.join(f'{network.label_smoothing} for {name}' for name, network in NETWORKS.items())
+    + '.',
+    lower_bound=0,
+    upper_bound=0.9,
+  )
   seed: int = setting(
     0,
     'Seed of the split, the initial weights, the order of images, augmentation and dropout.',
@@ -147,9 +155,16 @@ class Recipe:
     """The length of the training, in epochs."""
     return self.epochs or self.network.epochs
 
+  @property
+  def smoothing(self) -> float:
+    """The label smoothing."""
+    own = self.network.label_smoothing
+    return own if self.label_smoothing is None else self.label_smoothing
+
   def settings(self) -> dict[str, Any]:
     """Returns the values of the flags that determine the weights, by the flags' names."""
-    return {**dataclasses.asdict(self), 'epochs': self.num_epochs}
+    chosen = {'epochs': self.num_epochs, 'label_smoothing': self.smoothing}
+    return {**dataclasses.asdict(self), **chosen}
 
   def fixed(self) -> dict[str, Any]:
     """Returns the settings that may not change on resume (all but `epochs`)."""

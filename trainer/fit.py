@@ -183,8 +183,8 @@ class Trainer:
     return losses if self.class_weights is None else losses * tf.gather(self.class_weights, labels)
 
   def _cross_entropies(self, labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """Returns float32 (b,), with the network's label smoothing."""
-    smoothing, classes = self.recipe.network.label_smoothing, self.spec.num_classes
+    """Returns float32 (b,), with the recipe's label smoothing."""
+    smoothing, classes = self.recipe.smoothing, self.spec.num_classes
     if not smoothing:
       return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
     targets = tf.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes

@@ -57,8 +57,12 @@ def _define_flag(field: dataclasses.Field, kind: Any) -> None:
   (plain,) = {*typing.get_args(kind), kind} & set(DEFINE_BY_TYPE)
   DEFINE_BY_TYPE[plain](field.name, default, help_text, **limits)
   if plain is float:
-    message = f'is not a finite number; pass one like {default}'
-    flags.register_validator(field.name, math.isfinite, message)
+    message = f'is not a finite number; pass one like {default or 0.1}'
+    flags.register_validator(field.name, _is_finite_or_absent, message)
+
+
+def _is_finite_or_absent(value: float | None) -> bool:
+  return value is None or math.isfinite(value)
 
 
 def _settings_of(section: type) -> list[dataclasses.Field]:

@@ -21,6 +21,7 @@ OLDEST_SETTINGS = {  # of workdirs from before there were others
   'init_from': None,
   'calibrate': False,
 }
+OLDEST_SMOOTHING = {'seed': 0.0, 'best': 0.05}  # of workdirs from before it was a setting
 
 
 def check_writable(directory: str) -> None:
@@ -46,7 +47,8 @@ def check(directory: str, settings: dict[str, Any]) -> None:
   recorded = _read_json(directory, SETTINGS)
   if recorded is None:
     return
-  stored = {**settings, **OLDEST_SETTINGS, **recorded}
+  smoothing = OLDEST_SMOOTHING[recorded.get('model', settings['model'])]
+  stored = {**settings, **OLDEST_SETTINGS, 'label_smoothing': smoothing, **recorded}
   differing = [
     f'{_label(name)}={stored[name]} (now {settings[name]})'
     for name in sorted(settings)

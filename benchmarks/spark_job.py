@@ -1,18 +1,12 @@
-"""Scores Parquet files with Spark's predict_batch_udf. benchmarks.spark starts it.
+"""Scores Parquet files with Spark's predict_batch_udf. benchmarks.peers starts it.
 
-  python -m benchmarks.spark_job --model=MODEL --input=DIR --output=scored --timings=timings.json
+  python -m benchmarks.spark_job --model=MODEL --input='DIR/*.parquet' --output=scored
 
-pyspark must be on the path. The same job runs twice in one session: cold, including the start of
-its Python processes and loading the model, and warm. OpenCV decodes; each process has one
-TensorFlow thread.
+pyspark must be on the path. OpenCV decodes; each process has one TensorFlow thread.
 """
 
-import json
 import os
-import pathlib
-import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -50,38 +44,25 @@ def predictor(model: str) -> Callable[[], Callable[[np.ndarray], dict[str, np.nd
   return load
 
 
-def run(session: Any, predict: Any, source: str, output: str) -> float:
-  """Returns the seconds of one job, from the files to the predictions' files."""
-  from pyspark.sql import functions
-
-  started = time.perf_counter()
-  images = session.read.parquet(source)
-  scored = images.select(functions.col('image.path').alias('id'), predict('image.bytes').alias('p'))
-  scored.select('id', 'p.*').write.parquet(output)
-  return time.perf_counter() - started
-
-
 def main(argv: list[str] | None = None) -> None:
-  """Runs the job twice and writes its seconds."""
+  """Scores all files and writes Parquet."""
   parser = arguments.Parser(__doc__)
-  for name in ('model', 'input', 'output', 'timings'):
+  for name in ('model', 'input', 'output'):
     parser.add_argument(f'--{name}', required=True)
   args = parser.parse_args(argv)
   from pyspark.ml.functions import predict_batch_udf
-  from pyspark.sql import SparkSession, types
+  from pyspark.sql import SparkSession, functions, types
 
-  started = time.perf_counter()
   cores = len(os.sched_getaffinity(0))
   builder = SparkSession.builder.master(f'local[{cores}]').config('spark.ui.enabled', 'false')
   session = builder.getOrCreate()
-  seconds = {'session': time.perf_counter() - started}
   schema = types.StructType()
   schema.add('label_index', types.IntegerType())
   schema.add('probabilities', types.ArrayType(types.FloatType()))
   predict = predict_batch_udf(predictor(args.model), return_type=schema, batch_size=BATCH)
-  for name in ('cold', 'warm'):
-    seconds[name] = run(session, predict, args.input, os.path.join(args.output, name))
-  pathlib.Path(args.timings).write_text(json.dumps(seconds))
+  images = session.read.parquet(args.input)
+  scored = images.select(functions.col('image.path').alias('id'), predict('image.bytes').alias('p'))
+  scored.select('id', 'p.*').write.parquet(args.output)
   session.stop()
 
 

@@ -142,14 +142,18 @@ def _rate(value: float | None) -> str:
   return DASH if value is None else f'{value:,.0f}'
 
 
-def spark_rate(spark: dict) -> str:
-  """Returns our rate and Spark's."""
-  names = ('images_per_second', 'spark_warm_images_per_second', 'spark_cold_images_per_second')
-  ours, warm, cold = (_rate(spark[name]) for name in names)
-  times = spark['speedup_over_spark_warm']
-  compared = f' ({times:.2f} times)' if times else ''
-  images = f'{spark["regime"]["images"]:,} images'
-  return f'**{ours}**; predict_batch_udf of Spark {warm} warm{compared}, {cold} cold ({images})'
+def peers_rate(peers: dict) -> str:
+  """Returns our rate and those of Spark, Ray and Beam."""
+  found, images = peers['images_per_second'], peers['regime']['images']
+  parts = [f'**{_rate(found["ours"])}**']
+  for way, name in (
+    ('spark', "Spark's predict_batch_udf"),
+    ('ray', 'Ray Data'),
+    ('stock', 'stock RunInference'),
+  ):
+    times = peers['speedup'][way]
+    parts.append(f'{name} {_rate(found[way])}' + (f': {times:.2f} times' if times else ''))
+  return '; '.join(parts) + f' ({images:,} images)'
 
 
 def scoring_memory(score: dict) -> str:
@@ -174,7 +178,7 @@ ROWS = (
   Row('Training until 91.33% on test', 'train', training_race, TRAIN),
   Row('Peak memory of a training', 'train', training_memory, TRAIN),
   Row('Scoring PNGs, images/s', 'score', scoring_rate, SCORE),
-  Row('Scoring PNGs in Parquet, images/s', 'spark', spark_rate, '`python -m benchmarks.spark`'),
+  Row('Scoring PNGs in Parquet, images/s', 'peers', peers_rate, '`python -m benchmarks.peers`'),
   Row('Peak memory of scoring, all processes', 'score', scoring_memory, SCORE),
   Row('The 10,000 test images as PNG files, scored', 'scored', scored_files, '`make run`'),
 )

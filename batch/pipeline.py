@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import operator
 import time
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from batch import (
   flags,
   infer,
   labels,
+  ranges,
   report,
   sink,
   source,
@@ -28,6 +31,7 @@ from batch import (
 from images import model_card
 from storage import files
 
+NO_PLACES: ranges.Places = types.MappingProxyType({})
 COMMITTED: Literal['committed'] = 'committed'
 
 
@@ -60,7 +64,8 @@ def build(pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], context: RunCo
   chunks = (
     pipeline
     | 'Shards' >> beam.Create(shards)
-    | 'Read' >> beam.ParDo(Read(settings)).with_outputs(main='chunks')
+    | 'Read'
+    >> beam.ParDo(Read(settings), *_places(pipeline, shards, settings)).with_outputs(main='chunks')
   )
   written = (
     chunks.chunks
@@ -79,6 +84,24 @@ def build(pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], context: RunCo
   )
 
 
+def _places(
+  pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], settings: flags.Settings
+) -> list[beam.pvalue.AsSingleton]:
+  """Adds the steps that find out what is in ranges of large files, if there are any."""
+  # The first of each archive, which takes a worker the longest, come first and are spread.
+  found = sorted((shard for shard in shards if shard.is_range), key=operator.attrgetter('start'))
+  if not found:
+    return []
+  places = (
+    pipeline
+    | 'Ranges' >> beam.Create(found)
+    | 'Survey' >> beam.FlatMap(source.survey, settings)
+    | 'Surveys' >> beam.combiners.ToList()
+    | 'Join' >> beam.Map(source.join, settings)
+  )
+  return [beam.pvalue.AsSingleton(places)]
+
+
 class Read(beam.DoFn):
   """Reads shards; the stats of chunks that an earlier run has completed go to `COMMITTED`."""
 
@@ -92,9 +115,10 @@ class Read(beam.DoFn):
     self._writer = writers.WRITERS[self._settings.output_format](self._settings.output)
 
   def process(
-    self, shard: chunk.Shard
+    self, shard: chunk.Shard, places: ranges.Places = NO_PLACES
   ) -> Iterator[chunk.Chunk | beam.pvalue.TaggedOutput[Literal['committed'], stats.Stats]]:
     """Yields the committed stats, then the remaining chunks."""
+    shard = ranges.place(shard, places)
     num_committed = num_images = 0
     for committed in sink.committed(self._settings.output, shard, self._writer):
       yield beam.pvalue.TaggedOutput(COMMITTED, committed)

@@ -37,7 +37,7 @@ class Shard:
   `number` is its position among all shards; together with a chunk's position in the shard it names
   the chunk. Its extent depends on the format: records `start` to `stop` (IDX), row groups
   (Parquet), bytes (a manifest, a TFRecord file, a tar archive; all if it is compressed), or the
-  files in `uris`, which file_list.store replaces by a line of a file.
+  files in `uris`.
 
   Attributes:
     first_row: number of records in the file before `start`.

@@ -16,6 +16,7 @@ from apache_beam.ml.inference.base import RunInference
 from batch import (
   chunk,
   decoding,
+  file_list,
   flags,
   infer,
   labels,
@@ -55,17 +56,23 @@ class RunContext:
   passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-def build(pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], context: RunContext) -> None:
+def build(
+  pipeline: beam.Pipeline,
+  blocks: Sequence[file_list.Block],
+  ranges_of_files: Sequence[chunk.Shard],
+  context: RunContext,
+) -> None:
   """Adds the steps that read, decode, score and write shards and publish the summary.
 
   No image goes through a shuffle, so memory does not grow with the collection.
   """
   settings, card = context.settings, context.card
+  places = _places(pipeline, ranges_of_files, settings)
   chunks = (
     pipeline
-    | 'Shards' >> beam.Create(shards)
-    | 'Read'
-    >> beam.ParDo(Read(settings), *_places(pipeline, shards, settings)).with_outputs(main='chunks')
+    | 'Blocks' >> beam.Create(blocks)
+    | 'Shards' >> beam.FlatMap(file_list.read)
+    | 'Read' >> beam.ParDo(Read(settings), *places).with_outputs(main='chunks')
   )
   written = (
     chunks.chunks
@@ -85,13 +92,13 @@ def build(pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], context: RunCo
 
 
 def _places(
-  pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], settings: flags.Settings
+  pipeline: beam.Pipeline, ranges_of_files: Sequence[chunk.Shard], settings: flags.Settings
 ) -> list[beam.pvalue.AsSingleton]:
   """Adds the steps that find out what is in ranges of large files, if there are any."""
-  # The first of each archive, which takes a worker the longest, come first and are spread.
-  found = sorted((shard for shard in shards if shard.is_range), key=operator.attrgetter('start'))
-  if not found:
+  if not ranges_of_files:
     return []
+  # The first of each archive, which takes a worker the longest, come first and are spread.
+  found = sorted(ranges_of_files, key=operator.attrgetter('start'))
   places = (
     pipeline
     | 'Ranges' >> beam.Create(found)

@@ -8,6 +8,7 @@ from absl import app
 
 from batch import chunk, flags, listing, names, ranges
 from batch.listing import reader
+from storage import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +44,16 @@ def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -
       f'--input={", ".join(patterns)}: contains no images; pass files that contain some'
     )
   shards = [dataclasses.replace(part, number=number) for number, part in enumerate(parts)]
-  digest = hashlib.sha256(repr([(file.uri, file.size) for file in matched]).encode()).hexdigest()
   passed_over.update(passed_over_inside)
   num_bytes = sum(file.size for file in matched)
-  return Plan(shards, kind, images, num_bytes, digest[:16], dict(passed_over))
+  return Plan(shards, kind, images, num_bytes, _fingerprint(matched), dict(passed_over))
+
+
+def _fingerprint(matched: Sequence[files.File]) -> str:
+  digest = hashlib.sha256()
+  for file in matched:
+    digest.update(repr(tuple(file)).encode())
+  return digest.hexdigest()[:16]
 
 
 def survey(shard: chunk.Shard, settings: flags.Settings) -> list[ranges.Survey]:

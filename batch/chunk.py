@@ -36,11 +36,14 @@ class Shard:
 
   `number` is its position among all shards; together with a chunk's position in the shard it names
   the chunk. Its extent depends on the format: records `start` to `stop` (IDX), row groups
-  (Parquet), bytes (a manifest, a TFRecord file), the whole file (tar, anything compressed), or the
-  files in `uris`, which file_list.store replaces by a line of a file.
+  (Parquet), bytes (a manifest, a TFRecord file, a tar archive; all if it is compressed), or the
+  files in `uris`.
 
   Attributes:
     first_row: number of records in the file before `start`.
+    is_range: whether `start` and `stop` are any bytes, which `ranges.place` replaces by those where
+      something begins.
+    taken: (tar) names in this part that an earlier part has too.
     broken: why nothing of the file can be read; its one reject. `uris` may name one that can be.
     path_is_id: (Parquet) whether the path beside a picture is its id.
   """
@@ -51,6 +54,8 @@ class Shard:
   start: int = 0
   stop: int = -1
   first_row: int = 0
+  is_range: bool = False
+  taken: Sequence[str] = ()
   uris: Sequence[str] = ()
   broken: str = ''
   path_is_id: bool = False

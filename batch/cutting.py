@@ -21,6 +21,18 @@ def shard_bytes(total_bytes: int) -> int:
   return min(max(total_bytes // SHARDS, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
 
 
+def ranges(size: int, total_bytes: int) -> list[tuple[int, int]]:
+  """Returns (start, stop) of equal parts of a file; the stop of the last one is -1, the end.
+
+  There are several only in a file that has far more than its share of all bytes: what its parts
+  have in them is found out by reading it once more, of which many files need nothing.
+  """
+  count = max(size // max(total_bytes // SHARDS, MIN_SHARD_BYTES), 1)
+  step = -(-size // count)
+  starts = range(0, size, step) if count > 1 else [0]
+  return [(start, start + step if start + step < size else -1) for start in starts]
+
+
 def manifest_rows(rows: int, unit: int, max_rows: int) -> int:
   """Returns how many rows of a manifest a shard has: a multiple of `unit`, at most `max_rows`."""
   even = -(-rows // (MANIFEST_SHARDS * unit))

@@ -1,47 +1,60 @@
-"""The names of an input's image files, in the output: each worker reads those of its shards.
+"""The shards of a run, in its output: each worker reads those that it works on.
 
-Otherwise Beam's graph would contain all of them; 10 MB are too many for Dataflow, and that is
-200,000 names.
+Otherwise Beam's graph would contain all of them, and the names of all image files: 10 MB are too
+many for Dataflow, and that is 200,000 names.
 """
 
 import dataclasses
+import io
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from batch import chunk
 from storage import files
 
-NAME = 'files.jsonl'  # in the output: a line per shard, a JSON array of its files
+NAME = 'files.jsonl'  # in the output: a line per shard
+MAX_BLOCKS = 4096  # and with them Beam's graph stays below a megabyte
 
 
-def store(shards: Sequence[chunk.Shard], output: str) -> list[chunk.Shard]:
-  """Writes what image files the shards consist of, and returns the shards without these names.
+class Block(NamedTuple):
+  """Consecutive lines of a list of shards: bytes `start` to `stop`."""
 
-  A resumed run has the same files, and finds the list of the run that it resumes.
+  uri: str
+  start: int
+  stop: int
+
+
+def store(shards: Sequence[chunk.Shard], output: str) -> list[Block]:
+  """Writes the list and returns what it consists of: single shards, unless they are very many.
+
+  A resumed run has the same shards, and finds the list of the run that it resumes.
   """
-  if not any(_has_names(shard) for shard in shards):
-    return list(shards)
-  home, lines, stop = files.join(output, NAME), [], 0
-  stored = []
-  for shard in shards:
-    if _has_names(shard):
-      lines.append(json.dumps(list(shard.uris)).encode() + b'\n')
-      start, stop = stop, stop + len(lines[-1])
-      shard = dataclasses.replace(shard, uri=home, uris=(), start=start, stop=stop)
-    stored.append(shard)
+  home, lines, ends = files.join(output, NAME), io.BytesIO(), [0]
+  step = -(-len(shards) // MAX_BLOCKS)
+  for number, shard in enumerate(shards, 1):
+    lines.write(json.dumps(_to_json(shard)).encode() + b'\n')
+    if number % step == 0 or number == len(shards):
+      ends.append(lines.tell())
   if not files.exists(home):
-    files.write(home, b''.join(lines))
-  return stored
+    files.write(home, lines.getvalue())
+  return [Block(home, start, stop) for start, stop in itertools.pairwise(ends)]
 
 
-def names(shard: chunk.Shard) -> list[str]:
-  """Returns the files of a shard."""
-  if shard.uris:
-    return list(shard.uris)
-  with files.open_bytes(shard.uri) as file:
-    file.seek(shard.start)
-    return json.loads(file.read(shard.stop - shard.start))
+def read(block: Block) -> Iterator[chunk.Shard]:
+  """Yields the shards of a block."""
+  with files.open_bytes(block.uri) as file:
+    file.seek(block.start)
+    lines = file.read(block.stop - block.start).splitlines()
+  for line in lines:
+    yield chunk.Shard(**json.loads(line))
 
 
-def _has_names(shard: chunk.Shard) -> bool:
-  return shard.format == 'image'
+def _to_json(shard: chunk.Shard) -> dict[str, object]:
+  """Returns the fields that are not their defaults."""
+  return {
+    field.name: value
+    for field in dataclasses.fields(shard)
+    if (value := getattr(shard, field.name)) != field.default
+  }

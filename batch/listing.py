@@ -9,13 +9,16 @@ import concurrent.futures
 import errno
 import functools
 import importlib
+import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from absl import app
 
+from batch import names
 from batch.readers import READERS, base, image_files, sniff
 from storage import files
 
@@ -23,6 +26,10 @@ AUTO = 'auto'
 TFDS_METADATA = 'dataset_info.json'
 RESULT = "file of the scorer's results"
 CHUNK_COUNTS = re.compile(r'(.*)/counts/part-\d{5,}-\d{6,}\.json')
+
+LOG_SECONDS = 10.0  # between lines about a long listing
+
+logger = logging.getLogger(__name__)
 
 Counts = collections.Counter[str]
 Groups = dict[str, list[files.File]]  # files by format; '' if the name implies none
@@ -68,12 +75,14 @@ def _once(found: Sequence[files.File], patterns: int) -> Iterable[files.File]:
 
 def _find_one(pattern: str, input_format: str, output: str, passed_over: Counts) -> Groups:
   """Returns the files of one pattern by their format."""
-  matched = files.match(pattern, passed_over)
-  if [file.uri for file in matched] == [pattern]:
+  watched = functools.partial(_logged, pattern)
+  matched = files.match(pattern, passed_over, watched)
+  if len(matched) == 1 and matched[0].uri == pattern:
     return {_format_of(matched[0], input_format): matched}
   is_pattern = bool(matched)
   counts = Counts()
-  found = matched or files.list_files(pattern, counts) or _below(pattern, passed_over, counts)
+  found = matched or files.list_files(pattern, counts, watched)
+  found = found or _below(pattern, passed_over, counts)
   passed_over.update(counts)
   inside = _without_results(pattern, found, output, passed_over)
   if not inside:
@@ -82,14 +91,25 @@ def _find_one(pattern: str, input_format: str, output: str, passed_over: Counts)
       "pattern such as 'pictures/**/*.png', in quotes"
     )
   chosen = _choose(_group(inside), input_format, is_pattern)
-  used = {file.uri for some in chosen.values() for file in some}
-  passed_over.update(sniff.kind_of(file.uri) for file in inside if file.uri not in used)
+  if sum(map(len, chosen.values())) < len(inside):
+    used = {file.uri for some in chosen.values() for file in some}
+    passed_over.update(sniff.kind_of(file.uri) for file in inside if file.uri not in used)
   if not chosen:
     raise app.UsageError(
       f'--input={pattern}: no file there has a recognized extension or holds an image'
       f'{_but(passed_over)}; name the files with a pattern, and their format with --input_format'
     )
   return chosen
+
+
+def _logged(pattern: str, found: Iterable[files.File]) -> Iterator[files.File]:
+  """Yields the files, and logs how many there are from time to time."""
+  logged = time.monotonic()
+  for number, file in enumerate(found, 1):
+    if number % 1000 == 0 and time.monotonic() - logged > LOG_SECONDS:
+      logged = time.monotonic()
+      logger.info('%s: %s files found so far', names.exact(pattern), f'{number:,}')
+    yield file
 
 
 def _below(pattern: str, passed_over: Counts, counts: Counts) -> list[files.File]:

@@ -89,12 +89,13 @@ def _score(
   root = runner.create_pipeline(options)
   with files.as_usage_error(f'--output={settings.output}: cannot be written'):
     sink.claim(settings.output, facts, args.overwrite, args.resume)
-    shards = file_list.store(plan.shards, settings.output)
+    blocks = file_list.store(plan.shards, settings.output)
+  ranges = [shard for shard in plan.shards if shard.is_range]
   context = pipeline.RunContext(
     settings, card, facts, started, threads, args.max_reject_fraction, plan.passed_over
   )
   with progress.shown(settings.output, plan.images), root:
-    pipeline.build(root, shards, context)
+    pipeline.build(root, blocks, ranges, context)
   if runner.is_submission(options):
     return None
   summary = json.loads(files.read(files.join(settings.output, sink.SUMMARY)))

@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import operator
 import time
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,9 +16,11 @@ from apache_beam.ml.inference.base import RunInference
 from batch import (
   chunk,
   decoding,
+  file_list,
   flags,
   infer,
   labels,
+  ranges,
   report,
   sink,
   source,
@@ -28,6 +32,7 @@ from batch import (
 from images import model_card
 from storage import files
 
+NO_PLACES: ranges.Places = types.MappingProxyType({})
 COMMITTED: Literal['committed'] = 'committed'
 
 
@@ -51,16 +56,23 @@ class RunContext:
   passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-def build(pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], context: RunContext) -> None:
+def build(
+  pipeline: beam.Pipeline,
+  blocks: Sequence[file_list.Block],
+  ranges_of_files: Sequence[chunk.Shard],
+  context: RunContext,
+) -> None:
   """Adds the steps that read, decode, score and write shards and publish the summary.
 
   No image goes through a shuffle, so memory does not grow with the collection.
   """
   settings, card = context.settings, context.card
+  places = _places(pipeline, ranges_of_files, settings)
   chunks = (
     pipeline
-    | 'Shards' >> beam.Create(shards)
-    | 'Read' >> beam.ParDo(Read(settings)).with_outputs(main='chunks')
+    | 'Blocks' >> beam.Create(blocks)
+    | 'Shards' >> beam.FlatMap(file_list.read)
+    | 'Read' >> beam.ParDo(Read(settings), *places).with_outputs(main='chunks')
   )
   written = (
     chunks.chunks
@@ -79,6 +91,24 @@ def build(pipeline: beam.Pipeline, shards: Sequence[chunk.Shard], context: RunCo
   )
 
 
+def _places(
+  pipeline: beam.Pipeline, ranges_of_files: Sequence[chunk.Shard], settings: flags.Settings
+) -> list[beam.pvalue.AsSingleton]:
+  """Adds the steps that find out what is in ranges of large files, if there are any."""
+  if not ranges_of_files:
+    return []
+  # The first of each archive, which takes a worker the longest, come first and are spread.
+  found = sorted(ranges_of_files, key=operator.attrgetter('start'))
+  places = (
+    pipeline
+    | 'Ranges' >> beam.Create(found)
+    | 'Survey' >> beam.FlatMap(source.survey, settings)
+    | 'Surveys' >> beam.combiners.ToList()
+    | 'Join' >> beam.Map(source.join, settings)
+  )
+  return [beam.pvalue.AsSingleton(places)]
+
+
 class Read(beam.DoFn):
   """Reads shards; the stats of chunks that an earlier run has completed go to `COMMITTED`."""
 
@@ -92,9 +122,10 @@ class Read(beam.DoFn):
     self._writer = writers.WRITERS[self._settings.output_format](self._settings.output)
 
   def process(
-    self, shard: chunk.Shard
+    self, shard: chunk.Shard, places: ranges.Places = NO_PLACES
   ) -> Iterator[chunk.Chunk | beam.pvalue.TaggedOutput[Literal['committed'], stats.Stats]]:
     """Yields the committed stats, then the remaining chunks."""
+    shard = ranges.place(shard, places)
     num_committed = num_images = 0
     for committed in sink.committed(self._settings.output, shard, self._writer):
       yield beam.pvalue.TaggedOutput(COMMITTED, committed)

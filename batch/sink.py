@@ -20,7 +20,7 @@ from storage import files
 
 SETTINGS, SUMMARY, REPORT, SUCCESS = 'settings.json', 'summary.json', 'report.html', '_SUCCESS'
 COUNTS, REJECTS = 'counts', 'rejects'
-LAYOUT = 4  # of counts/ and of shards; raised if a run that was begun before could not be continued
+LAYOUT = 5  # of counts/ and of shards; raised if a run that was begun before could not be continued
 
 
 def claim(output: str, facts: dict[str, Any], overwrite: bool, resume: bool) -> None:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from absl import app
 
-from batch import chunk, flags, listing, names
+from batch import chunk, flags, listing, names, ranges
 from batch.listing import reader
+from storage import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +44,31 @@ def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -
       f'--input={", ".join(patterns)}: contains no images; pass files that contain some'
     )
   shards = [dataclasses.replace(part, number=number) for number, part in enumerate(parts)]
-  digest = hashlib.sha256(repr([(file.uri, file.size) for file in matched]).encode()).hexdigest()
   passed_over.update(passed_over_inside)
   num_bytes = sum(file.size for file in matched)
-  return Plan(shards, kind, images, num_bytes, digest[:16], dict(passed_over))
+  return Plan(shards, kind, images, num_bytes, _fingerprint(matched), dict(passed_over))
+
+
+def _fingerprint(matched: Sequence[files.File]) -> str:
+  digest = hashlib.sha256()
+  for file in matched:
+    digest.update(repr(tuple(file)).encode())
+  return digest.hexdigest()[:16]
+
+
+def survey(shard: chunk.Shard, settings: flags.Settings) -> list[ranges.Survey]:
+  """Returns what a worker finds in a range of a file; of some formats, in all ranges at once."""
+  return list(reader(shard.format).survey(shard, settings))
+
+
+def join(surveys: Iterable[ranges.Survey], settings: flags.Settings) -> ranges.Places:
+  """Returns what is in all ranges."""
+
+  def again(shard: chunk.Shard, begin: int) -> ranges.Survey:
+    (found,) = reader(shard.format).survey(shard, settings, begin)
+    return found
+
+  return ranges.join(surveys, again)
 
 
 def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.ReadImages]:

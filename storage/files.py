@@ -11,7 +11,9 @@ try again later.
 
 import collections
 import contextlib
-from collections.abc import Iterable, Iterator
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from storage import local
@@ -45,7 +47,15 @@ def join(directory: str, *names: str) -> str:
   return '/'.join([directory.rstrip('/'), *names])
 
 
-def match(pattern: str, passed_over: Counts | None = None) -> list[File]:
+def _as_found(found: Iterable[File]) -> Iterable[File]:
+  return found
+
+
+def match(
+  pattern: str,
+  passed_over: Counts | None = None,
+  watched: Callable[[Iterable[File]], Iterable[File]] = _as_found,
+) -> list[File]:
   """Returns the files that a pattern names, sorted. `**/` also matches no directory at all.
 
   Wildcards match no name that begins with a dot. Where the pattern, or a directory in it, is the
@@ -54,11 +64,21 @@ def match(pattern: str, passed_over: Counts | None = None) -> list[File]:
   Args:
     pattern: a path with wildcards.
     passed_over: counts what would match but is hidden, or is no regular file, by kind.
+    watched: passes on what is being found.
   """
-  return sorted(_backend(pattern).match(pattern, Counts() if passed_over is None else passed_over))
+  counts = Counts() if passed_over is None else passed_over
+  found = sorted(watched(_backend(pattern).match(pattern, counts)))
+  names = map(operator.attrgetter('uri'), found)
+  if not any(first == second for first, second in itertools.pairwise(names)):
+    return found
+  return list({file.uri: file for file in found}.values())
 
 
-def list_files(directory: str, passed_over: Counts | None = None) -> list[File]:
+def list_files(
+  directory: str,
+  passed_over: Counts | None = None,
+  watched: Callable[[Iterable[File]], Iterable[File]] = _as_found,
+) -> list[File]:
   """Returns all files in a directory and its subdirectories, sorted, except hidden ones.
 
   Hidden are those whose name, or a subdirectory's, begins with a dot.
@@ -66,9 +86,10 @@ def list_files(directory: str, passed_over: Counts | None = None) -> list[File]:
   Args:
     directory: its path; no character in it is a wildcard.
     passed_over: counts what is left out, as for `match`.
+    watched: passes on what is being found.
   """
   counts = Counts() if passed_over is None else passed_over
-  return sorted(_backend(directory).list_files(directory, counts))
+  return sorted(watched(_backend(directory).list_files(directory, counts)))
 
 
 def exists(uri: str) -> bool:

@@ -26,12 +26,14 @@ Counts = collections.Counter[str]
 def match(pattern: str, passed_over: Counts) -> Iterator[File]:
   """Yields the files that a pattern names, in any order, and counts what it passes over by kind.
 
+  A pattern with several `**` may yield a file more than once.
+
   Raises:
     OSError: the pattern is the name of a pipe, socket or device; a directory cannot be read.
   """
   if not os.path.lexists(pattern):
     names = pattern.split('/')
-    yield from {file.uri: file for file in _expand('', names, passed_over)}.values()
+    yield from _expand('', names, passed_over)
   elif not os.path.isdir(pattern):
     found = list(_sized(pattern, passed_over))
     if not found:

@@ -1,10 +1,12 @@
 """Readers without a command line: their settings, and all that a plan reads."""
 
 import dataclasses
+import itertools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
-from batch import chunk, flags, source
+from batch import chunk, flags, ranges, source
 
 DEFAULTS: dict[str, Any] = {
   'model': '',
@@ -34,6 +36,25 @@ def settings(**changes: Any) -> flags.Settings:
   return flags.Settings(**{**DEFAULTS, **changes})
 
 
+def placed(shards: Sequence[chunk.Shard], with_settings: flags.Settings) -> list[chunk.Shard]:
+  """Returns the shards as workers read them: ranges with what is in them."""
+  surveys = [source.survey(shard, with_settings) for shard in shards if shard.is_range]
+  places = source.join(itertools.chain.from_iterable(surveys), with_settings)
+  return [ranges.place(shard, places) for shard in shards]
+
+
+def in_ranges(path: pathlib.Path, kind: str, step: int) -> list[chunk.Shard]:
+  """Returns shards of a file that is not compressed, each of about `step` bytes."""
+  size = path.stat().st_size
+  shards = [
+    chunk.Shard(
+      0, kind, str(path), start, start + step if start + step < size else -1, is_range=True
+    )
+    for start in range(0, size, step)
+  ]
+  return placed(shards, settings())
+
+
 @dataclasses.dataclass
 class Found:
   """A plan and all that its shards yield, together."""
@@ -55,13 +76,14 @@ def read_all(path: pathlib.Path | str, kind: str = 'auto', **changes: Any) -> Fo
   with_changes = settings(**changes)
   plan = source.plan([str(path)], kind, with_changes)
   chunks = []
-  for shard in plan.shards:
+  for shard in placed(plan.shards, with_changes):
     found = list(source.read(shard, 0, with_changes))
     chunks += found
     skip = 0
     for number, part in enumerate(found[:20]):
       skip += len(part.ids) + len(part.rejects)
-      rest = list(source.read(shard, skip, with_changes))
+      # Chunks without an image are not among those that a reader skips.
+      rest = list(source.read(shard, skip, with_changes))[0 if skip else number + 1 :]
       assert [each.ids for each in rest] == [each.ids for each in found[number + 1 :]]
       assert [each.rejects for each in rest] == [each.rejects for each in found[number + 1 :]]
   return Found(

@@ -1,5 +1,6 @@
 """How inputs are cut into shards: all cores get some, however few and large the files are."""
 
+import dataclasses
 import os
 import pathlib
 import pickle
@@ -7,7 +8,7 @@ import pickle
 import pytest
 import tensorflow as tf
 
-from batch import file_list, source
+from batch import chunk, file_list, source
 from tests import pictures, reader_kit
 
 PHOTO_BYTES = 900_000
@@ -71,7 +72,7 @@ def test_records_of_photos_are_cut_by_bytes(tmp_path):
   assert len(set(found.ids)) == 100
 
 
-def test_names_are_kept_out_of_the_shards(tmp_path):
+def test_names_and_shards_are_kept_out_of_the_graph(tmp_path, monkeypatch):
   names = [b'a.png', b'two\nlines.png', b'not \xff UTF-8.png', 'größe.png'.encode()]
   (tmp_path / 'in').mkdir()
   for name in names:
@@ -79,9 +80,12 @@ def test_names_are_kept_out_of_the_shards(tmp_path):
   for number in range(5000):
     (tmp_path / 'in' / f'{"x" * 200}{number:05d}.png').touch()
   plan = source.plan([str(tmp_path / 'in')], 'image', reader_kit.settings())
-  shards = file_list.store(plan.shards, str(tmp_path / 'out'))
-  read = [uri for shard in shards for uri in file_list.names(shard)]
-  assert read == [uri for shard in plan.shards for uri in shard.uris]
-  assert len(read) == 5004
-  assert len(pickle.dumps(shards)) < 1000
-  assert shards == file_list.store(plan.shards, str(tmp_path / 'out'))
+  monkeypatch.setattr(file_list, 'MAX_BLOCKS', 3)
+  found = [*plan.shards * 2, chunk.Shard(9, 'tar', 'a.tar', 512, is_range=True)]
+  blocks = file_list.store(found, str(tmp_path / 'out'))
+  read = [shard for block in blocks for shard in file_list.read(block)]
+  assert [dataclasses.replace(shard, uris=tuple(shard.uris)) for shard in read] == found
+  assert sum(len(shard.uris) for shard in plan.shards) == 5004
+  assert len(blocks) == 3
+  assert len(pickle.dumps(blocks)) < 1000
+  assert blocks == file_list.store(found, str(tmp_path / 'out'))

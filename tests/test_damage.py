@@ -1,5 +1,6 @@
 """Damaged streams: every whole record or a reject, never an exception, a hang or much memory."""
 
+import collections
 import gzip
 import pathlib
 import random
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import strategies
 
 from batch import chunk, source
+from batch.readers import records, stream
 from benchmarks import collection
 from tests import pictures, reader_kit
 
@@ -44,7 +46,27 @@ def read(path: pathlib.Path, kind: str) -> tuple[list[str], list[chunk.Reject]]:
   ids = [name for part in columns for name in part.ids]
   rejects = [reject for part in columns for reject in part.rejects]
   assert len({*ids, *(reject.id for reject in rejects)}) == len(ids) + len(rejects)
+  head, find_codec = (
+    path.read_bytes()[:16],
+    {'tar': stream.find_codec}.get(kind, records.find_codec),
+  )
+  if head and not find_codec(head):
+    check_ranges(path, kind, max(path.stat().st_size // 5, 1), columns)
   return ids, rejects
+
+
+def check_ranges(path: pathlib.Path, kind: str, step: int, whole: list[chunk.ReadImages]) -> None:
+  """Asserts that a file in ranges has exactly what it has as a whole."""
+  shards = reader_kit.in_ranges(path, kind, step)
+  found = [part for shard in shards for part in source.read(shard, 0, reader_kit.settings())]
+  for name in ('ids', 'encoded', 'labels', 'rejects'):
+    expected = [item for part in whole for item in getattr(part, name) or ()]
+    assert [item for part in found for item in getattr(part, name) or ()] == expected
+  counts = [
+    sum(map(collections.Counter, (part.passed_over for part in parts)), collections.Counter())
+    for parts in (found, whole)
+  ]
+  assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize('name', KINDS)

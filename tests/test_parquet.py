@@ -1,5 +1,6 @@
 """Parquet tables of many writers, and damaged ones."""
 
+import collections
 import io
 import json
 import pathlib
@@ -14,8 +15,8 @@ from absl import app
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch import source
-from batch.readers import row_groups
+from batch import cutting, source
+from batch.readers import parquet, row_groups
 from images import decode
 from storage import files
 from tests import pictures, reader_kit
@@ -255,6 +256,32 @@ def test_a_file_that_is_not_parquet_is_refused_or_one_reject_beside_others(
   assert found.encoded == PNGS
   assert [reject.id for reject in found.rejects] == [str(tmp_path / 'b.parquet')]
   assert len({part.carried.schema for part in found.chunks}) == 1
+
+
+def test_files_that_planning_does_not_open_are_read_alike(tmp_path, monkeypatch):
+  for name in 'ab':
+    table = pa.table({'image': PNGS, 'n': [f'{name}{n}' for n in range(20)]})
+    pq.write_table(table, tmp_path / f'{name}.parquet', row_group_size=3)
+  (tmp_path / 'broken.parquet').write_bytes(b'PAR1 no')
+  pq.write_table(table.slice(0, 0), tmp_path / 'empty.parquet')
+  pq.write_table(pa.table({'name': ['a']}), tmp_path / 'names.parquet')
+  pq.write_table(table.drop_columns('n'), tmp_path / 'other.parquet')
+  with pytest.raises(app.UsageError, match='--carry=n'):
+    reader_kit.read_all(tmp_path, carry=('n',))
+  every = reader_kit.read_all(tmp_path)
+  monkeypatch.setattr(parquet, 'SAMPLE_FILES', 1)
+  monkeypatch.setattr(cutting, 'MIN_SHARD_BYTES', 2000)
+  found = reader_kit.read_all(tmp_path)
+  assert sum(shard.is_range for shard in found.plan.shards) > 4
+  assert sorted(found.ids) == sorted(every.ids)
+  assert found.rejects == every.rejects
+  passed_over = sum(
+    (collections.Counter(part.passed_over) for part in found.chunks), collections.Counter()
+  )
+  assert passed_over + collections.Counter(found.plan.passed_over) == every.plan.passed_over
+  (tmp_path / 'names.parquet').unlink()
+  rejects = reader_kit.read_all(tmp_path, carry=('n',)).rejects
+  assert [pathlib.Path(reject.id).stem for reject in rejects] == ['broken', 'other']
 
 
 def test_a_damaged_page_costs_the_rest_of_its_row_group_only(tmp_path):

@@ -16,7 +16,7 @@ from apache_beam.options.pipeline_options import (
   WorkerOptions,
 )
 
-from batch import chunk, flags, labels, main, pipeline, progress, runner, source
+from batch import chunk, file_list, flags, labels, main, pipeline, progress, runner, source
 from images import model_card
 from tests import model_kit, pictures
 from tests import score_kit as kit
@@ -32,7 +32,7 @@ def test_counters_have_units_and_count_images(few, exported, tmp_path):
   facts = main.run_facts(args, plan, card)
   context = pipeline.RunContext(settings, card, facts, time.time(), threads, 1.0)
   beam_pipeline = beam.Pipeline(options=options)
-  pipeline.build(beam_pipeline, plan.shards, context)
+  pipeline.build(beam_pipeline, file_list.store(plan.shards, settings.output), [], context)
   result = beam_pipeline.run()
   result.wait_until_finish()
   found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace('lookbook'))

@@ -420,3 +420,20 @@ def test_an_interrupted_archive_goes_on_in_place(encoded, tmp_path):
     assert read(path, sum(len(c.ids) for c in whole[:done]), chunk_images=5) == whole[done:]
   counts = [sum(columns.passed_over.values()) for columns in whole]
   assert sum(counts) == 47
+
+
+def test_no_sample_is_torn_and_names_are_known_across_ranges(encoded, tmp_path):
+  inner = pathlib.Path(write(tmp_path / 'inner.tar', ('0.png', encoded[0]), ('1.png', encoded[1])))
+  members = [('a.png', encoded[0]), ('a.tar', inner.read_bytes() * 4), ('a.cls', b'1')]
+  members += [('b.png', encoded[1]), ('a.png', encoded[2]), ('b.cls', b'2'), ('b.png', encoded[3])]
+  members += [
+    (f'{"long/" * 40}{n}.{suffix}', encoded[n]) for n in range(9) for suffix in ('png', 'txt')
+  ]
+  path = pathlib.Path(write(tmp_path / 'a.tar', *members))
+  (whole,) = read(str(path))
+  shards = reader_kit.in_ranges(path, 'tar', 1024)
+  parts = [part for shard in shards for part in source.read(shard, 0, reader_kit.settings())]
+  assert len(parts) > 10
+  assert [name for part in parts for name in part.ids] == whole.ids
+  assert [label for part in parts for label in part.labels or ()] == whole.labels
+  assert len(whole.ids) == len(set(whole.ids)) == 13

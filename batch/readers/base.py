@@ -4,7 +4,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from batch import chunk, flags
+from batch import chunk, flags, ranges
 from storage import files
 
 # Each row that a file promises and does not have is a reject. If there are more than this, the
@@ -39,6 +39,17 @@ class Reader(Protocol):
 
     Raises:
       app.UsageError: a file is not of the format, or lacks what the settings name.
+    """
+
+  def survey(
+    self, shard: chunk.Shard, settings: flags.Settings, begin: int = -1
+  ) -> Iterator[ranges.Survey]:
+    """Yields what is in a range of a file; only of a format whose shards may be ranges.
+
+    Args:
+      shard: the range.
+      settings: the scorer's.
+      begin: where the first thing in it begins, if that is known.
     """
 
   def read(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from batch import chunk, cutting, file_list, flags
+from batch import chunk, cutting, flags
 from batch.readers import sniff, stream
 from batch.readers.base import Planned
 from storage import files
@@ -53,7 +53,7 @@ def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
 
 def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.ReadImages]:
   """Yields the files of a shard after the first `skip`, in chunks. An id is the file's URI."""
-  entries = [Entry(uri, uri, _label(uri, settings.label_from)) for uri in file_list.names(shard)]
+  entries = [Entry(uri, uri, _label(uri, settings.label_from)) for uri in shard.uris]
   return read_entries(entries[skip:], settings)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import app
 
-from batch import chunk, flags
+from batch import chunk, cutting, flags, ranges
 from batch.readers import row_groups, table_fields, table_layout, table_rows
 from batch.readers.base import MAX_MISSING_ROWS, Planned
 from batch.readers.table_layout import Layout
@@ -25,6 +25,10 @@ BESIDE = re.compile(
 # The paths in structs of images are ids if no two are equal. They are compared up to so many rows.
 MAX_COMPARED_ROWS = 1 << 22
 REJECTS_AT_ONCE = 4096
+# Planning opens so many files with images, and of others none: workers open them. It opens all if
+# it has to compare their paths.
+SAMPLE_FILES = 16
+NO_IMAGES = 'Parquet file without a column of images'
 
 
 @dataclasses.dataclass
@@ -33,7 +37,9 @@ class _Planned:
 
   Attributes:
     compared: the paths in structs of images, None if they are too many or cannot be read.
+    has_paths: whether paths have to be compared.
     refusal: why a file without images was passed over.
+    filled: number of files with rows.
   """
 
   shards: list[chunk.Shard] = dataclasses.field(default_factory=list)
@@ -41,36 +47,46 @@ class _Planned:
   images: int | None = 0
   passed_over: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
   compared: list[pa.ChunkedArray] | None = dataclasses.field(default_factory=list)
+  has_paths: bool = False
   refusal: app.UsageError | None = None
+  filled: int = 0
 
 
 def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
   """Returns one shard per row group, and one per file that cannot be read.
 
+  Of many files, those after the first ones are a shard each, or ranges of a large one.
+
   Raises:
     app.UsageError: no file is Parquet, or a column is missing or of another type.
   """
-  found = _Planned()
+  found, later = _Planned(), list[chunk.Shard]()
+  total = sum(file.size for file in matched)
   for file in matched:
     if BESIDE.search(file.uri):
       found.passed_over['metadata file'] += 1
+      continue
+    if found.filled >= SAMPLE_FILES and not found.has_paths:
+      parts = cutting.ranges(file.size, total)
+      later += [
+        chunk.Shard(0, 'parquet', file.uri, *part, is_range=len(parts) > 1) for part in parts
+      ]
       continue
     try:
       with row_groups.opened(file.uri) as table:
         _plan_table(table, file.uri, settings, found)
     except row_groups.NotParquet as error:
-      reason = f'cannot be read as Parquet ({error})'
-      found.broken.append(chunk.Shard(0, 'parquet', file.uri, 0, 0, broken=reason))
+      found.broken.append(chunk.Shard(0, 'parquet', file.uri, 0, 0, broken=_broken(error)))
   if not found.shards and found.broken:
     first = found.broken[0]
     raise app.UsageError(f'{first.uri}: {first.broken}; pass one that can')
   if not found.shards and found.refusal:
     raise found.refusal
   readable = tuple(shard.uri for shard in found.shards[:1])
-  broken = [dataclasses.replace(shard, uris=readable) for shard in found.broken]
+  broken = [dataclasses.replace(shard, uris=readable) for shard in [*found.broken, *later]]
   is_id = _all_differ(found.compared)
   shards = [dataclasses.replace(shard, path_is_id=is_id) for shard in found.shards]
-  images = None if found.images is None else found.images + len(broken)
+  images = None if found.images is None or later else found.images + len(broken)
   return Planned([*shards, *broken], images, found.passed_over)
 
 
@@ -84,10 +100,11 @@ def _plan_table(
   except app.UsageError as error:
     if settings.image_column or table_layout.has_images(schema):
       raise
-    found.passed_over['Parquet file without a column of images'] += 1
+    found.passed_over[NO_IMAGES] += 1
     found.refusal = error
     return
   found.passed_over.update(layout.unusable)
+  found.filled += any(table.rows)
   row = 0
   for group, rows in enumerate(table.rows):
     if rows:
@@ -103,7 +120,10 @@ def _plan_table(
 def _compare_paths(table: row_groups.Table, layout: Layout, rows: int, found: _Planned) -> None:
   """Adds a file's paths to those that are compared."""
   path = table_layout.path_column(table.schema, layout.image)
-  if layout.id or not path or found.compared is None:
+  if layout.id or not path:
+    return
+  found.has_paths = True
+  if found.compared is None:
     return
   paths = table.read_paths(path) if rows <= MAX_COMPARED_ROWS else None
   found.compared = None if paths is None else [*found.compared, paths]
@@ -125,16 +145,57 @@ def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[ch
   An id is that of the id column, else the path in the image's struct if no two are equal, else
   path#row; of a list of images, that and [0], [1] ...
   """
-  if shard.broken:
+  problem, passed_over = shard.broken, dict[str, int]()
+  if shard.stop < 0:
+    problem, passed_over = _check(shard.uri, settings)
+  if problem or passed_over:
     if not skip:
-      reject = chunk.Reject(shard.uri, 'read', shard.broken)
-      yield chunk.ReadImages(encoded=[], carried=_none_carried(shard, settings), rejects=[reject])
+      rejects = [chunk.Reject(shard.uri, 'read', problem)] if problem else []
+      none = _none_carried(shard, settings)
+      yield chunk.ReadImages(encoded=[], carried=none, rejects=rejects, passed_over=passed_over)
+    return
+  if shard.start == shard.stop:  # a range in which no row group begins
     return
   with row_groups.opened(shard.uri) as table:
     schema, layout = _find_columns(table, shard.uri, settings)
     none = table_layout.no_rows(schema, layout.carry)
     for blocks in table_rows.cut(_blocks(table, shard, settings), skip, settings.chunk_images):
       yield table_rows.to_columns(blocks, layout, none)
+
+
+def _check(uri: str, settings: flags.Settings) -> tuple[str, dict[str, int]]:
+  """Returns why a file that planning did not open cannot be read, or as what it is passed over."""
+  try:
+    with row_groups.opened(uri) as table:
+      schema = table_fields.with_partitions(table.schema, uri)
+    table_layout.find_columns(schema, uri, settings)
+  except row_groups.NotParquet as error:
+    return _broken(error), {}
+  except app.UsageError as error:
+    if settings.image_column or table_layout.has_images(schema):
+      return str(error).removeprefix(f'{uri}: '), {}
+    return '', {NO_IMAGES: 1}
+  return '', {}
+
+
+def survey(
+  shard: chunk.Shard, settings: flags.Settings, begin: int = -1
+) -> Iterator[ranges.Survey]:
+  """Yields which row groups belong to a range: `begin` and `end` are their numbers.
+
+  All of a file that cannot be read belongs to the first.
+  """
+  if any(_check(shard.uri, settings)):
+    if not shard.start:
+      yield ranges.Survey(shard, 0, ranges.END)
+    return
+  with row_groups.opened(shard.uri) as table:
+    begin, end = table.groups_within(shard.start, shard.stop)
+    yield ranges.Survey(shard, begin, end, sum(table.rows[begin:end]))
+
+
+def _broken(error: row_groups.NotParquet) -> str:
+  return f'cannot be read as Parquet ({error})'
 
 
 def _find_columns(
@@ -164,7 +225,7 @@ def _blocks(
   }
   wanted = sorted({layout.image, layout.id, layout.label, *layout.carry} - {'', *constant})
   first = shard.first_row
-  for group in range(shard.start, shard.stop):
+  for group in range(shard.start, shard.stop if shard.stop >= 0 else len(table.rows)):
     stop = first + table.rows[group]
     for part in table.batches(group, wanted, settings.chunk_images):
       if isinstance(part, str):

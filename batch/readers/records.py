@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import google_crc32c
 
+from batch import ranges
 from batch.readers import stream
 
 HEADER = struct.Struct('<QI')
@@ -32,9 +33,9 @@ class Bad:
   reason: str
 
 
-def open_stream(uri: str, start: int = 0, stop: int = -1) -> stream.Stream:
+def open_stream(uri: str, start: int = 0, stop: int = -1, skims: bool = False) -> stream.Stream:
   """Opens a file, or bytes `start` to `stop` of a plain one."""
-  return stream.Stream(uri, start, stop, find_codec)
+  return stream.Stream(uri, start, stop, find_codec, skims)
 
 
 def find_codec(beginning: bytes) -> stream.Codec | None:
@@ -45,14 +46,15 @@ def find_codec(beginning: bytes) -> stream.Codec | None:
   return None if is_record else stream.find_codec(beginning)
 
 
-def read_records(source: stream.Stream) -> Iterator[bytes | Bad]:
-  """Yields the records.
+def read_records(source: stream.Stream, stop: int = -1) -> Iterator[bytes | Bad]:
+  """Yields the records, or those that begin before byte `stop`.
 
   A wrong checksum rejects one record: the next is found by its length's checksum. The length is
   only checked if something is wrong: had it changed, the data's checksum would not match.
   """
   crc32c, unpack, unpack_checksum = google_crc32c.value, HEADER.unpack_from, CHECKSUM.unpack_from
-  while source.ensure(HEADER.size):
+  stop = stop if stop >= 0 else ranges.END
+  while source.offset < stop and source.ensure(HEADER.size):
     buffer, position = source.buffer, source.position
     length, _ = unpack(buffer, position)
     end = position + HEADER.size + length
@@ -68,15 +70,25 @@ def read_records(source: stream.Stream) -> Iterator[bytes | Bad]:
     data = buffer[position + HEADER.size : end]
     (data_crc,) = unpack_checksum(buffer, end)
     if _masked(crc32c(data)) == data_crc:
+      source.position = end + CHECKSUM.size
       yield data
     elif length_is_right(buffer, position):
-      yield Bad(source.offset, 'the checksum of a record is wrong')
+      bad = Bad(source.offset, 'the checksum of a record is wrong')
+      source.position = end + CHECKSUM.size
+      yield bad
     else:
       yield _pass_over(source)
-      continue
-    source.position = end + CHECKSUM.size
-  if source.broken or source.ensure(1):
+  if source.offset < stop and (source.broken or source.ensure(1)):
     yield Bad(source.offset, source.broken or CUT_SHORT)
+
+
+def skip_record(source: stream.Stream) -> None:
+  """Moves past what `read_records` would yield next; a right header is all that it reads of it."""
+  if length_is_right(source.buffer, source.position):
+    length, _ = HEADER.unpack_from(source.buffer, source.position)
+    source.skip(length + FRAME_BYTES)
+  else:
+    next(read_records(source), None)
 
 
 def _fetch(source: stream.Stream, length: int) -> Bad | None:

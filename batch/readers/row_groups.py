@@ -1,6 +1,9 @@
 """Row groups of Parquet files: what can be read of each, and why the rest cannot."""
 
+import bisect
 import contextlib
+import itertools
+import os
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NoReturn
 
@@ -79,6 +82,7 @@ class Table:
       NotParquet: it has none, or one that is damaged.
     """
     self._file = _Watched(file)
+    self._bytes = file.seek(0, os.SEEK_END)
     try:
       table = pq.ParquetFile(self._file)
       self._metadata = table.metadata
@@ -89,6 +93,17 @@ class Table:
       _ = self.schema.names, self.schema.metadata
     except DAMAGE as error:
       _refuse(self._file.reason(error), file)
+
+  def groups_within(self, start: int, stop: int) -> tuple[int, int]:
+    """Returns the first row group that begins in bytes `start` to `stop`, and the first after it.
+
+    Where they begin is estimated from their sizes, for all ranges alike.
+    """
+    sizes = [max(self._metadata.row_group(i).total_byte_size, 0) for i in range(len(self.rows))]
+    scale = self._bytes / max(sum(sizes), 1)
+    begins = [before * scale for before in itertools.accumulate(sizes, initial=0)][:-1]
+    first = bisect.bisect_left(begins, start)
+    return first, bisect.bisect_left(begins, stop) if stop >= 0 else len(self.rows)
 
   def batches(
     self, group: int, columns: Sequence[str], max_rows: int

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 
 from absl import app
 
-from batch import chunk, flags
-from batch.readers import stream
+from batch import chunk, flags, ranges
+from batch.readers import plain, stream, tar_ranges
 from batch.readers.base import Planned
 from batch.readers.tar_members import DAMAGE, FILE, read_members
+from batch.readers.tar_names import Names
 from batch.readers.tar_samples import Archive, Image, column_suffix, hidden_kind, split
 from storage import files
 
@@ -20,7 +21,7 @@ SAMPLE_MEMBERS = 1000  # among which planning looks for the suffixes that the se
 
 
 def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
-  """Returns one shard per archive; none if all are empty.
+  """Returns one shard per archive, several ranges of a large one; none if all are empty.
 
   Raises:
     app.UsageError: none is a tar archive, or the first members lack what the settings name.
@@ -30,7 +31,7 @@ def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
     for member in read_members(stream.Stream(file.uri)) if file.size else ():
       if member.kind != DAMAGE:
         _check_suffixes(file.uri, settings)
-        return Planned([chunk.Shard(0, 'tar', each.uri) for each in matched], None)
+        return Planned(plain.shards('tar', matched), None)
       problem = problem or f'{file.uri}: {member.note}'
   if problem:
     raise app.UsageError(f'{problem}; pass a tar archive')
@@ -56,6 +57,14 @@ def _check_suffixes(uri: str, settings: flags.Settings) -> None:
       )
 
 
+def survey(
+  shard: chunk.Shard, settings: flags.Settings, begin: int = -1
+) -> Iterator[ranges.Survey]:
+  """Yields what is in all ranges of an archive, for the first of them; nothing for the others."""
+  if not shard.start:
+    yield from tar_ranges.survey(shard, settings)
+
+
 def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.ReadImages]:
   """Yields the images of an archive after its first `skip`, rejects counted, in chunks.
 
@@ -64,7 +73,7 @@ def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[ch
   """
   columns, held = chunk.ReadImages(encoded=[], labels=[]), 0
   must_skip = skip > 0  # what is passed over belongs to the image before it
-  for item in Archive(shard.uri, settings).items():
+  for item in Archive(shard, settings, Names(shard.taken)).items():
     if isinstance(item, str):
       if not must_skip:
         columns.passed_over[item] = columns.passed_over.get(item, 0) + 1

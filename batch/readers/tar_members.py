@@ -47,6 +47,7 @@ class Member(NamedTuple):
     stored: the number of bytes of its content in the archive.
     note: why it is damaged; what a link points to.
     sparse: how a sparse file is put together.
+    lead: the number of bytes before it that describe it.
   """
 
   offset: int
@@ -55,6 +56,7 @@ class Member(NamedTuple):
   stored: int = 0
   note: str = ''
   sparse: tar_sparse.Sparse | None = None
+  lead: int = 0
 
   @property
   def size(self) -> int:
@@ -76,7 +78,8 @@ class Member(NamedTuple):
 class _Extension:
   """What the headers before a member say about it."""
 
-  def __init__(self) -> None:
+  def __init__(self, begin: int) -> None:
+    self.begin = begin
     self.name = self.link = b''
     self.records: dict[bytes, list[bytes]] = {}
 
@@ -97,13 +100,13 @@ class _Extension:
     return next((self.records[key][-1] for key in keys if key in self.records), b'')
 
 
-NO_EXTENSION = _Extension()
+NO_EXTENSION = _Extension(0)
 
 
 def read_members(source: stream.Stream) -> Iterator[Member]:
   """Yields the members, and one of kind DAMAGE where something is unreadable."""
-  foreign = content.archive_kind(source.peek(content.BEGINNING_BYTES))
-  if foreign:
+  beginning = b'' if source.offset else source.peek(content.BEGINNING_BYTES)
+  if foreign := content.archive_kind(beginning):
     yield Member(0, DAMAGE, note=f'the file is {foreign}; unpack it, or pack its files as tar')
     return
   yield from _Reader(source).read()
@@ -148,7 +151,7 @@ class _Reader:
   def _read_extension(self, header: bytes, offset: int) -> Iterator[Member]:
     """Reads a header that describes the next member; yields it if it is damaged."""
     if self._extension is NO_EXTENSION:
-      self._extension = _Extension()
+      self._extension = _Extension(offset)
     note = _extend(self._source, header, self._extension)
     if note:
       kind = DAMAGE if note == CUT_SHORT else note
@@ -163,6 +166,8 @@ class _Reader:
       member = Member(offset, FILE, tar_numbers.name(header), size)
     else:
       member = _member(source, header, offset, self._extension)
+      if self._extension is not NO_EXTENSION:
+        member = member._replace(lead=offset - self._extension.begin)
       self._extension = NO_EXTENSION
     if source.lacks(member.stored):
       source.position -= 1

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from batch import chunk, flags
-from batch.readers import sniff, stream
+from batch.readers import sniff, stream, tar_names
 from batch.readers.tar_members import DAMAGE, FILE, LINK, Member, read_members
 
 MAX_MEMBER_BYTES = 256 << 20  # a larger member is rejected before it fills a worker's memory
 MAX_TEXT_BYTES = 1000  # of an id or a label
 MAX_PART_IMAGES = 1000  # of a sample: a larger one is passed on in parts, so that memory is bounded
-MAX_KNOWN_NAMES = 1 << 20  # in an archive, 70 MB; beyond, a name may repeat
 LABEL_SUFFIX = 'cls'
 IS_PICTURE_NAME = re.compile(rf'(.*\.)?({sniff.EXTENSIONS})').fullmatch  # of suffixes
 HIDDEN, RESOURCE_FORK = 'hidden file', 'resource fork'
@@ -51,12 +50,14 @@ class Sample:
 
   Attributes:
     key: their path up to the first dot of the name.
+    begin: where the first of them begins.
     follows_damage: whether members may be missing.
     is_continued: whether this is not the first part.
     num_bytes: the size of the pictures.
   """
 
   key: str
+  begin: int
   follows_damage: bool
   is_continued: bool = False
   pictures: list[Picture] = dataclasses.field(default_factory=list)
@@ -79,23 +80,45 @@ class Sample:
 
 
 class Archive:
-  """Reads the samples of an archive."""
+  """Reads the samples of an archive, or of a range that begins and ends where samples do."""
 
-  def __init__(self, uri: str, settings: flags.Settings):
-    self._uri = uri
-    self._source = stream.Stream(uri)
+  def __init__(
+    self, shard: chunk.Shard, settings: flags.Settings, known: tar_names.Names, skims: bool = False
+  ):
+    """Prepares to read.
+
+    Args:
+      shard: the archive, and the range.
+      settings: the scorer's.
+      known: the names that occurred before.
+      skims: whether pictures are as many zeros, if that saves reading them.
+    """
+    self._uri, self._stop, self._skims = shard.uri, shard.stop, skims
+    self._source = stream.Stream(shard.uri, shard.start, skims=skims)
     self._image_suffix = column_suffix(settings.image_column)
     self._id_suffix = column_suffix(settings.id_column)
     self._label_suffix = column_suffix(settings.label_column) or LABEL_SUFFIX
-    self._known_names: set[int] = set()  # hashes of keys, and of names that are ids
+    self._names = known  # keys, and names that are ids
 
   def items(self) -> Iterator[Item]:
     """Yields the images, rejects and kinds of other members, in the archive's order."""
+    for found in self.samples():
+      if isinstance(found, Sample):
+        yield from self.finish(found)
+      else:
+        yield found
+
+  def samples(self) -> Iterator[Sample | chunk.Reject | str]:
+    """Yields the samples, and damage and kinds of other members, in the archive's order."""
     sample: Sample | None = None
     follows_damage = False
     for member in read_members(self._source):
+      begin = member.offset - member.lead
+      if begin >= self._stop >= 0:
+        break
       if member.kind == DAMAGE:
-        yield from self._finish(sample)
+        if sample:
+          yield sample
         sample, follows_damage = None, True
         yield chunk.Reject(f'{self._uri}@{member.offset}', 'read', member.note)
         continue
@@ -105,14 +128,15 @@ class Archive:
         continue
       key, suffix = split(member.name)
       if sample and (sample.key != key or sample.is_full()):
-        yield from self._finish(sample)
+        yield sample
         sample = sample.rest() if sample.key == key else None
-      sample = sample or Sample(key, follows_damage)
+      sample = sample or Sample(key, begin, follows_damage)
       follows_damage = False
       kind = self._add(sample, member, suffix)
       if kind:
         yield kind
-    yield from self._finish(sample)
+    if sample:
+      yield sample
 
   def _add(self, sample: Sample, member: Member, suffix: str) -> str:
     """Adds a member to its sample, or returns what kind it is if it is of no use there."""
@@ -156,15 +180,17 @@ class Archive:
         *place, b'', f'{member.size} bytes are more than the {MAX_MEMBER_BYTES} that are read'
       )
     try:
-      whole = member.read(self._source)
+      whole = self._content(member)
     except ValueError as error:
       return Picture(*place, b'', str(error))
     return None if whole is None else Picture(*place, whole)
 
-  def _finish(self, sample: Sample | None) -> Iterator[Item]:
+  def _content(self, member: Member) -> bytes | None:
+    is_skimmed = self._skims and member.sparse is None
+    return bytes(member.stored) if is_skimmed else member.read(self._source)
+
+  def finish(self, sample: Sample) -> Iterator[Item]:
     """Yields the images of a sample."""
-    if sample is None:
-      return
     if not sample.pictures:
       if sample.label is not None and not sample.is_continued:
         yield self._without_image(sample)
@@ -175,11 +201,11 @@ class Archive:
         yield chunk.Reject(name, 'read', picture.problem)
       else:
         yield Image(name, picture.content, sample.label)
-    self._is_new(sample.key)
+    self._names.add(sample.key)
 
   def _without_image(self, sample: Sample) -> Item:
     """Returns what becomes of a label on its own: its image is missing, unless it is elsewhere."""
-    if sample.follows_damage or hash(sample.key) in self._known_names:
+    if sample.follows_damage or self._names.has(sample.key):
       return LATE_LABEL
     reason = f'the sample has no image, only .{self._label_suffix}'
     return chunk.Reject(f'{self._uri}#{sample.key}', 'read', reason)
@@ -191,18 +217,9 @@ class Archive:
     if given:
       return given if is_only else f'{given}#{split(picture.name)[1]}'
     name = sample.key if is_only else picture.name
-    if name and self._is_new(name):
+    if name and self._names.add(name):
       return f'{self._uri}#{name}'
     return f'{self._uri}#{name}@{picture.offset}'
-
-  def _is_new(self, name: str) -> bool:
-    """Returns whether a name did not occur before, and remembers it."""
-    known = self._known_names
-    if hash(name) in known:
-      return False
-    if len(known) < MAX_KNOWN_NAMES:
-      known.add(hash(name))
-    return True
 
 
 def column_suffix(column: str) -> str | None:

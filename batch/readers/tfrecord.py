@@ -5,37 +5,27 @@ from collections.abc import Iterator, Sequence
 
 from absl import app
 
-from batch import chunk, cutting, flags
-from batch.readers import example, features, records, stream
+from batch import chunk, flags, ranges
+from batch.readers import example, features, plain, record_ranges, records, stream
 from batch.readers.base import Planned
 from storage import files
 
 # TFDS writes name-split.tfrecord-00000-of-00001.
 FILE_NAME = r'\.tfrecords?(-\d+-of-\d+)?(\.gz)?$'
-# Fewer files are split, so that every core has some; reading the headers takes a while.
-SPLIT_BELOW_FILES = 16
 # Planning looks for a picture in so many records of so many files before it refuses them.
 SAMPLE_FILES, SAMPLE_RECORDS = 16, 1000
 
 
 def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
-  """Returns one shard per file; a few plain files are cut into shards of a chunk or less.
+  """Returns one shard per file, and several ranges of a large one that is not compressed.
 
   Raises:
     app.UsageError: no file is of TFRecord, or the first records have no image or lack what the
       settings name.
   """
   empty = _check_sample(matched, settings)
-  max_bytes = cutting.shard_bytes(sum(file.size for file in matched))
-  shards = []
-  for file in matched:
-    if file.uri in empty:
-      continue
-    parts = [(0, -1, 0)]
-    if len(matched) < SPLIT_BELOW_FILES and not _is_compressed(file.uri):
-      parts = split(file.uri, settings.chunk_images, max_bytes)
-    shards += [chunk.Shard(0, 'tfrecord', file.uri, start, stop, row) for start, stop, row in parts]
-  return Planned(shards, None)
+  filled = [file for file in matched if file.uri not in empty]
+  return Planned(plain.shards('tfrecord', filled, records.find_codec), None)
 
 
 def _check_sample(matched: Sequence[files.File], settings: flags.Settings) -> set[str]:
@@ -73,31 +63,11 @@ def _check_sample(matched: Sequence[files.File], settings: flags.Settings) -> se
   return empty
 
 
-def _is_compressed(uri: str) -> bool:
-  with files.open_bytes(uri) as file:
-    return records.find_codec(file.read(records.HEADER.size)) is not None
-
-
-def split(uri: str, max_records: int, max_bytes: int) -> list[tuple[int, int, int]]:
-  """Returns (start, stop, first_row) of consecutive parts of a plain file.
-
-  Reads only the headers. A part ends where the next begins, the last one at the end of the file.
-  """
-  parts, start, row, first_row = [], 0, 0, 0
-  source = records.open_stream(uri)
-  while source.ensure(records.HEADER.size):
-    if row - first_row == max_records or source.offset - start >= max_bytes:
-      parts.append((start, source.offset, first_row))
-      start, first_row = source.offset, row
-    if records.length_is_right(source.buffer, source.position):
-      length, _ = records.HEADER.unpack_from(source.buffer, source.position)
-      is_whole = source.skip(length + records.FRAME_BYTES)
-    else:
-      is_whole = records.find_header(source)
-    if not is_whole:
-      break
-    row += 1
-  return [*parts, (start, -1, first_row)]
+def survey(
+  shard: chunk.Shard, settings: flags.Settings, begin: int = -1
+) -> Iterator[ranges.Survey]:
+  """Yields what is in a range of a plain file; `begin` is where its first record begins."""
+  yield record_ranges.survey(shard, begin)
 
 
 def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.ReadImages]:
@@ -105,11 +75,12 @@ def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[ch
 
   A record may have several images, so the chunks that an earlier run has completed are read again.
   """
-  source = records.open_stream(shard.uri, shard.start, shard.stop)
+  # To the end of the file: damage is what it is whether or not the file is in ranges.
+  source = records.open_stream(shard.uri, shard.start)
   examples = example.Records(shard.uri, features.wanted_features(settings))
   row = shard.first_row
   for items in stream.batch_by_size(
-    records.read_records(source), _num_bytes, settings.chunk_images
+    records.read_records(source, shard.stop), _num_bytes, settings.chunk_images
   ):
     columns = _columns(shard.uri, examples, row, items)
     row += len(items)

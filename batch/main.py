@@ -33,6 +33,7 @@ FIXED_FLAGS = (
   'precision',
   'max_pixels',
   'chunk_images',
+  'rows_per_file',
   'top_k',
   'label_from',
   'image_column',
@@ -88,13 +89,15 @@ def _score(
   facts = {**run_facts(args, plan, card), 'label_map': label_map}
   root = runner.create_pipeline(options)
   with files.as_usage_error(f'--output={settings.output}: cannot be written'):
-    sink.claim(settings.output, facts, args.overwrite, args.resume)
+    found = sink.claim(settings.output, facts, args.overwrite, args.resume)
     shards = file_list.store(plan.shards, settings.output)
+    left = sink.unfinished(shards, settings.output, settings.output_format, found)
+  limit, count = args.max_reject_fraction, len(shards)
   context = pipeline.RunContext(
-    settings, card, facts, started, threads, args.max_reject_fraction, plan.passed_over
+    settings, card, facts, started, threads, limit, count, plan.passed_over
   )
   with progress.shown(settings.output, plan.images), root:
-    pipeline.build(root, shards, context)
+    pipeline.build(root, left, context)
   if runner.is_submission(options):
     return None
   summary = json.loads(files.read(files.join(settings.output, sink.SUMMARY)))

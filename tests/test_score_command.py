@@ -1,6 +1,5 @@
 """The scorer's command: help, Beam's options, cores, counters, progress and failures."""
 
-import json
 import os
 import pathlib
 import subprocess
@@ -97,16 +96,17 @@ def test_a_container_gets_as_many_processes_as_its_share_of_the_cores(
 
 def test_progress_adds_up_chunks_and_estimates_the_time_left(tmp_path):
   now = [0.0]
-  (tmp_path / 'counts').mkdir()
 
-  def put(name: str, seen: int, rejected: int) -> None:
-    counts = {'images_seen': seen, 'images_rejected': rejected}
-    (tmp_path / 'counts' / name).write_text(json.dumps(counts))
+  def put(name: str) -> None:
+    path = tmp_path / 'chunks' / f'{name}.arrow'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
 
-  put('part-0.json', 1000, 0)  # of the run that this one resumes
+  put('00000/000000-1000-1000-01234567-last')  # of the run that this one resumes
   shown = progress.Progress(str(tmp_path), 10_000, clock=lambda: now[0])
-  put('part-1.json', 2000, 7)
-  put('part-2.json', 2000, 0)
+  put('00001/000000-2000-1993-01234567')
+  put('00001/000001-2000-2000-01234567-last')
+  put('00001/.000002-2000-2000-01234567.arrow-being-written')
   now[0] = 20.0
   shown.update()
   assert shown.line() == '5,000 images of 10,000, 200 images/s, 7 rejected, 0:25 left'

@@ -33,6 +33,8 @@ class Part(NamedTuple):
 def plan(output: str, num_shards: int, images: int) -> list[Part]:
   """Returns the parts, as they were recorded, or records them.
 
+  Two workers that do this at the same time record the same.
+
   Args:
     output: the directory.
     num_shards: how many shards the input has. Each has a chunk, if an empty one.
@@ -44,7 +46,6 @@ def plan(output: str, num_shards: int, images: int) -> list[Part]:
   with contextlib.suppress(FileNotFoundError):
     return recorded(output)
   parts = _named(_cut(_complete(output, num_shards), images))
-  clear(output)  # of what an interrupted --overwrite may have left
   text = json.dumps([part._asdict() for part in parts], indent=0)
   files.write(files.join(output, PLAN), text + '\n')
   return parts

@@ -88,6 +88,8 @@ def unfinished(
 ) -> list[chunk.Shard]:
   """Returns the shards that are not scored to their end; none once the parts are decided.
 
+  Parts without a decision, which an interrupted --overwrite may leave, are removed.
+
   Args:
     shards: all of them.
     output: the directory.
@@ -100,6 +102,8 @@ def unfinished(
   if any(file.uri == files.join(output, parts.PLAN) for file in found):
     parts.check(output, found, output_format)
     return []
+  if {*_top_level(output, found)} & {parts.COUNTS, parts.PREDICTIONS, parts.REJECTS}:
+    parts.clear(output)
   complete = chunk_log.parse(found)
   return [shard for shard in shards if not chunk_log.is_complete(complete.get(shard.number, []))]
 

@@ -29,7 +29,7 @@ def test_counters_have_units_and_count_images(few, exported, tmp_path):
   card = model_card.read(settings.model)
   plan = source.plan(args.input, 'auto', settings)
   facts = main.run_facts(args, plan, card)
-  context = pipeline.RunContext(settings, card, facts, time.time(), threads, 1.0)
+  context = pipeline.RunContext(settings, card, facts, time.time(), threads, 1.0, len(plan.shards))
   beam_pipeline = beam.Pipeline(options=options)
   pipeline.build(beam_pipeline, plan.shards, context)
   result = beam_pipeline.run()
@@ -39,7 +39,9 @@ def test_counters_have_units_and_count_images(few, exported, tmp_path):
   assert counters['images_seen'] == counters['images_scored'] == counters['num_inferences'] == 3000
   assert counters['images_rejected'] == 0
   assert counters['encoded_bytes'] > 3000 * 100
-  assert all(counters[f'{stage}_msec'] > 0 for stage in ('read', 'decode', 'infer', 'write'))
+  assert all(
+    counters[f'{stage}_msec'] > 0 for stage in ('read', 'decode', 'infer', 'write', 'finish')
+  )
   assert {d.key.metric.name for d in found['distributions']} >= {
     'inference_request_batch_size',
     'load_model_latency_milli_secs',

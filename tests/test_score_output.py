@@ -8,6 +8,7 @@ import shutil
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from absl import app
 
@@ -35,6 +36,18 @@ def test_a_repeated_chunk_writes_the_same_bytes_in_the_same_place(few, exported,
   assert re.fullmatch(r'000000-1500-1500-[0-9a-f]{8}-last\.arrow', name)
 
 
+def bigquery_lacks(path) -> set[tuple[str, str]]:
+  """Returns a file's types, physical and logical, that are not among those that BigQuery loads.
+
+  https://cloud.google.com/bigquery/docs/loading-data-cloud-storage-parquet#parquet_conversions
+  """
+  plain = {(kind, 'NONE') for kind in ('BOOLEAN', 'INT32', 'INT64', 'FLOAT', 'DOUBLE')}
+  loaded = plain | {('BYTE_ARRAY', 'STRING'), ('INT32', 'INT'), ('INT64', 'INT')}
+  schema = pq.ParquetFile(path).schema
+  columns = [schema.column(place) for place in range(len(schema))]
+  return {(column.physical_type, column.logical_type.type) for column in columns} - loaded
+
+
 def test_pandas_and_duckdb_read_the_output_as_it_stands(few, exported, tmp_path):
   summary = kit.score(exported, few, tmp_path / 'out', '--top_k=3', '--chunk_images=700')
   frame = pd.read_parquet(tmp_path / 'out' / 'predictions')
@@ -46,6 +59,7 @@ def test_pandas_and_duckdb_read_the_output_as_it_stands(few, exported, tmp_path)
     row.top_labels[0] == row.label and len(row.top_labels) == 3 for row in frame.itertuples()
   )
   np.testing.assert_allclose(np.stack(frame.probabilities).sum(axis=1), 1, atol=0.02)
+  assert bigquery_lacks(tmp_path / 'out/predictions/part-00000-of-00001.parquet') == set()
   files = f"'{tmp_path}/out/predictions/*.parquet'"
   columns = 'label, count(*), max(confidence), min(len(probabilities))'
   rows = duckdb.sql(f'select {columns} from {files} group by label').fetchall()  # noqa: S608
@@ -97,6 +111,10 @@ def test_an_output_directory_is_one_runs_only(few, exported, tmp_path, capsys):
   assert kit.file_bytes(tmp_path / 'out', 'predictions') == before
   assert main.cli([*argv, '--overwrite', '--chunk_images=500', '--rows_per_file=500']) == 0
   assert len(kit.file_bytes(tmp_path / 'out', 'predictions')) == 6
+  (tmp_path / 'out/predictions/part-00002-of-00006.parquet').unlink()
+  flags = ('--resume', '--chunk_images=500', '--rows_per_file=500')
+  assert main.cli([*argv, *flags]) == 64
+  assert 'predictions/part-00002-of-00006.parquet was removed' in capsys.readouterr().err
   (tmp_path / 'out' / 'thesis.txt').write_text('years of work')
   assert main.cli([*argv, '--overwrite']) == 64
   assert 'thesis.txt' in capsys.readouterr().err

@@ -64,7 +64,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 lock: | $(BIN)/uv
 	for extra in '' dev gpu; do \
-	  $(COMPILE) pyproject.toml $${extra:+--extra $$extra --constraint requirements.lock} \
+	  $(COMPILE) pyproject.toml --extra score --extra train $${extra:+--extra $$extra --constraint requirements.lock} \
 	    --output-file requirements$${extra:+-$$extra}.lock || exit; \
 	done
 	$(COMPILE) --group sbom --output-file requirements-sbom.lock

@@ -119,7 +119,15 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
     default=4096,
     type=_at_least(1),
     metavar='IMAGES',
-    help='Images that are read, scored and written together, into one file of predictions.',
+    help='Images that are read, scored and logged together.',
+  )
+  add(
+    '--rows_per_file',
+    default=1_000_000,
+    type=_at_least(1),
+    metavar='IMAGES',
+    help='About how many images a file of predictions has, of whole chunks; fewer if it would be '
+    'larger than 128 MB.',
   )
   add(
     '--batch_images',

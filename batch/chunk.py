@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,10 +35,9 @@ class Reject:
 class Shard:
   """A part of the input that one worker reads from beginning to end.
 
-  `number` is its position among all shards; together with a chunk's position in the shard it names
-  the chunk. Its extent depends on the format: records `start` to `stop` (IDX), row groups
-  (Parquet), bytes (a manifest, a TFRecord file, a tar archive; all if it is compressed), or the
-  files in `uris`.
+  `number` is its position among all shards. Its extent depends on the format: records `start` to
+  `stop` (IDX), row groups (Parquet), bytes (a manifest, a TFRecord file, a tar archive; all if it
+  is compressed), or the files in `uris`.
 
   Attributes:
     first_row: number of records in the file before `start`.
@@ -60,9 +60,17 @@ class Shard:
   broken: str = ''
   path_is_id: bool = False
 
-  def chunk_name(self, sequence: int) -> str:
-    """Returns the name of the shard's chunk number `sequence`, which names all its files."""
-    return f'part-{self.number:05d}-{sequence:06d}'
+
+class Place(NamedTuple):
+  """Where a chunk is in the input: the numbers of its shard and of the chunk in it, from 0.
+
+  Attributes:
+    is_last: whether the shard ends with it.
+  """
+
+  shard: int
+  sequence: int
+  is_last: bool
 
 
 @dataclasses.dataclass
@@ -89,13 +97,13 @@ class ReadImages:
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-  """Images with a deterministic name, which names all output files of the chunk.
+  """Images and their place in the input, which depends on nothing else.
 
   Attributes:
     seconds: time spent so far, by stage.
   """
 
-  name: str
+  place: Place
   images: ReadImages
   seconds: dict[str, float]
 
@@ -123,7 +131,7 @@ class Decoded:
     foreign_labels: images by those labels that are not the model's; the most frequent.
   """
 
-  name: str
+  place: Place
   ids: list[str]
   pixels: np.ndarray
   labels: np.ndarray

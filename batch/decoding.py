@@ -19,7 +19,7 @@ def decode_chunk(
   rejects = [chunk.Reject(images.ids[i], 'decode', reason) for i, reason in sorted(reasons.items())]
   indices = label_index.to_indices(images.labels, len(read))
   decoded = chunk.Decoded(
-    name=read.name,
+    place=read.place,
     ids=images.ids,
     pixels=decoded_files.pixels,
     labels=indices,

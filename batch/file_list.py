@@ -6,7 +6,6 @@ many for Dataflow, and that is 200,000 names.
 
 import dataclasses
 import io
-import itertools
 import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -26,20 +25,23 @@ class Block(NamedTuple):
   stop: int
 
 
-def store(shards: Sequence[chunk.Shard], output: str) -> list[Block]:
-  """Writes the list and returns what it consists of: single shards, unless they are very many.
+def store(shards: Sequence[chunk.Shard], left: Sequence[chunk.Shard], output: str) -> list[Block]:
+  """Writes the list of all shards, and returns where those are that are left to do.
 
-  A resumed run has the same shards, and finds the list of the run that it resumes.
+  A block is a single shard, unless there are very many; then shards that are done may be between
+  others. A resumed run has the same shards, and finds the list of the run that it resumes.
   """
-  home, lines, ends = files.join(output, NAME), io.BytesIO(), [0]
-  step = -(-len(shards) // MAX_BLOCKS)
-  for number, shard in enumerate(shards, 1):
+  home, lines = files.join(output, NAME), io.BytesIO()
+  places: dict[int, tuple[int, int]] = {}
+  for shard in shards:
+    start = lines.tell()
     lines.write(json.dumps(_to_json(shard)).encode() + b'\n')
-    if number % step == 0 or number == len(shards):
-      ends.append(lines.tell())
+    places[shard.number] = start, lines.tell()
   if not files.exists(home):
     files.write(home, lines.getvalue())
-  return [Block(home, start, stop) for start, stop in itertools.pairwise(ends)]
+  step = max(-(-len(left) // MAX_BLOCKS), 1)
+  groups = [left[first : first + step] for first in range(0, len(left), step)]
+  return [Block(home, places[some[0].number][0], places[some[-1].number][1]) for some in groups]
 
 
 def read(block: Block) -> Iterator[chunk.Shard]:

@@ -22,6 +22,7 @@ class Settings:
   precision: str
   max_pixels: int
   chunk_images: int
+  rows_per_file: int
   batch_images: int
   read_threads: int
   top_k: int

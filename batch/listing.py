@@ -25,7 +25,9 @@ from storage import files
 AUTO = 'auto'
 TFDS_METADATA = 'dataset_info.json'
 RESULT = "file of the scorer's results"
-CHUNK_COUNTS = re.compile(r'(.*)/counts/part-\d{5,}-\d{6,}\.json')
+CHUNK_COUNTS = re.compile(
+  r'(.*)/(counts/part-\d{5,}-(\d{6,}|of-\d{5,})\.json|chunks/\d{5,}/\d{6,}-[^/]*\.arrow)'
+)
 
 LOG_SECONDS = 10.0  # between lines about a long listing
 

@@ -33,6 +33,7 @@ FIXED_FLAGS = (
   'precision',
   'max_pixels',
   'chunk_images',
+  'rows_per_file',
   'top_k',
   'label_from',
   'image_column',
@@ -74,7 +75,7 @@ def _score(
   started: float,
 ) -> dict[str, Any] | None:
   # Beam takes two seconds to import: --help and most mistakes do without.
-  from batch import file_list, forked_workers, labels, pipeline, progress, sink, source
+  from batch import file_list, finishing, forked_workers, labels, pipeline, progress, sink, source
 
   options, threads = runner.beam_options(beam_flags)
   if server:
@@ -88,14 +89,15 @@ def _score(
   facts = {**run_facts(args, plan, card), 'label_map': label_map}
   root = runner.create_pipeline(options)
   with files.as_usage_error(f'--output={settings.output}: cannot be written'):
-    sink.claim(settings.output, facts, args.overwrite, args.resume)
-    blocks = file_list.store(plan.shards, settings.output)
-  ranges = [shard for shard in plan.shards if shard.is_range]
-  context = pipeline.RunContext(
-    settings, card, facts, started, threads, args.max_reject_fraction, plan.passed_over
+    found = sink.claim(settings.output, facts, args.overwrite, args.resume)
+    left = sink.unfinished(plan.shards, settings.output, settings.output_format, found)
+    blocks = file_list.store(plan.shards, left, settings.output)
+  limit, count = args.max_reject_fraction, len(plan.shards)
+  context = finishing.RunContext(
+    settings, card, facts, started, threads, limit, count, plan.passed_over
   )
   with progress.shown(settings.output, plan.images), root:
-    pipeline.build(root, blocks, ranges, context)
+    pipeline.build(root, blocks, plan.ranges_of(left), context)
   if runner.is_submission(options):
     return None
   summary = json.loads(files.read(files.join(settings.output, sink.SUMMARY)))

@@ -1,12 +1,10 @@
-"""The pipeline: from shards to files, one chunk at a time, in one fused stage."""
+"""The pipeline: from shards to chunks, in one fused stage, and from all chunks to the output."""
 
 import dataclasses
 import itertools
 import operator
-import time
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -15,67 +13,48 @@ from apache_beam.ml.inference.base import RunInference
 
 from batch import (
   chunk,
+  chunk_log,
   decoding,
   file_list,
+  finishing,
   flags,
   infer,
   labels,
+  parts,
   ranges,
-  report,
   sink,
   source,
   stats,
-  summary,
   timing,
-  writers,
 )
 from images import model_card
-from storage import files
 
 NO_PLACES: ranges.Places = types.MappingProxyType({})
-COMMITTED: Literal['committed'] = 'committed'
-
-
-@dataclasses.dataclass(frozen=True)
-class RunContext:
-  """What workers need to know about a run.
-
-  Attributes:
-    facts: the run's identity, for the summary.
-    started: seconds since 1970.
-    threads: number of threads on which each process scores.
-    passed_over: what planning left out, by kind; the chunks count what reading leaves out.
-  """
-
-  settings: flags.Settings
-  card: model_card.ModelCard
-  facts: dict[str, Any]
-  started: float
-  threads: int
-  max_reject_fraction: float
-  passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def build(
   pipeline: beam.Pipeline,
   blocks: Sequence[file_list.Block],
   ranges_of_files: Sequence[chunk.Shard],
-  context: RunContext,
+  context: finishing.RunContext,
 ) -> None:
-  """Adds the steps that read, decode, score and write shards and publish the summary.
+  """Adds the steps that score shards, make the output's parts, and publish the summary.
 
   No image goes through a shuffle, so memory does not grow with the collection.
+
+  Args:
+    pipeline: to add to.
+    blocks: the shards that are not scored to their end.
+    ranges_of_files: all ranges of the files of which there are some among them.
+    context: what workers need to know.
   """
   settings, card = context.settings, context.card
   places = _places(pipeline, ranges_of_files, settings)
-  chunks = (
+  scored = (
     pipeline
     | 'Blocks' >> beam.Create(blocks)
     | 'Shards' >> beam.FlatMap(file_list.read)
-    | 'Read' >> beam.ParDo(Read(settings), *places).with_outputs(main='chunks')
-  )
-  written = (
-    chunks.chunks
+    | 'Read' >> beam.ParDo(Read(settings), *places)
     | 'Decode' >> beam.ParDo(Decode(settings, card, context.facts.get('label_map')))
     | 'Score'
     >> RunInference(
@@ -83,12 +62,7 @@ def build(
     )
     | 'Write' >> beam.ParDo(Write(settings, card))
   )
-  _ = (
-    (written, chunks[COMMITTED])
-    | 'Together' >> beam.Flatten()
-    | 'Count' >> beam.CombineGlobally(stats.StatsCombineFn(len(card.labels)))
-    | 'Publish' >> beam.Map(publish, context)
-  )
+  finishing.build(scored, context)
 
 
 def _places(
@@ -110,28 +84,25 @@ def _places(
 
 
 class Read(beam.DoFn):
-  """Reads shards; the stats of chunks that an earlier run has completed go to `COMMITTED`."""
+  """Reads shards."""
 
   def __init__(self, settings: flags.Settings):
     self._settings = settings
     self._msec = timing.stage_counter('read')
     self._seen = Metrics.counter(timing.NAMESPACE, 'images_seen')
 
-  def setup(self) -> None:
-    """Creates the writer, which need not be picklable."""
-    self._writer = writers.WRITERS[self._settings.output_format](self._settings.output)
+  def process(self, shard: chunk.Shard, places: ranges.Places = NO_PLACES) -> Iterator[chunk.Chunk]:
+    """Yields the chunks after those that are complete.
 
-  def process(
-    self, shard: chunk.Shard, places: ranges.Places = NO_PLACES
-  ) -> Iterator[chunk.Chunk | beam.pvalue.TaggedOutput[Literal['committed'], stats.Stats]]:
-    """Yields the committed stats, then the remaining chunks."""
+    A runner that lost a worker calls this again, at worst when the parts are made and chunks gone.
+    """
+    output = self._settings.output
+    complete = chunk_log.complete_in(output, shard.number)
+    if chunk_log.is_complete(complete) or (not complete and parts.is_recorded(output)):
+      return
+    skip = sum(entry.seen for entry in complete)
     shard = ranges.place(shard, places)
-    num_committed = num_images = 0
-    for committed in sink.committed(self._settings.output, shard, self._writer):
-      yield beam.pvalue.TaggedOutput(COMMITTED, committed)
-      num_committed += 1
-      num_images += committed.images_seen
-    for read in read_chunks(shard, num_committed, num_images, self._settings, self._msec):
+    for read in read_chunks(shard, len(complete), skip, self._settings, self._msec):
       self._seen.inc(read.num_seen)
       yield read
 
@@ -139,18 +110,33 @@ class Read(beam.DoFn):
 def read_chunks(
   shard: chunk.Shard, first: int, skip: int, settings: flags.Settings, counter: Counter
 ) -> Iterator[chunk.Chunk]:
-  """Yields the chunks of a shard from its chunk number `first`, before which are `skip` images."""
+  """Yields the chunks of a shard from its chunk number `first`, before which are `skip` images.
+
+  A shard without images has a chunk without images.
+  """
   # Chunks without an image are not among those that the reader skips.
   batches = itertools.islice(source.read(shard, skip, settings), 0 if skip else first, None)
+  images, seconds = _next(batches, counter)
   sequence = first
   while True:
-    seconds: dict[str, float] = {}
-    with timing.timed(seconds, 'read', counter):
-      images = next(batches, None)
-    if images is None:
+    # The next one is read already: this tells whether there is one.
+    following, following_seconds = _next(batches, counter)
+    place = chunk.Place(shard.number, sequence, following is None)
+    yield chunk.Chunk(place, chunk.ReadImages() if images is None else images, seconds)
+    if following is None:
       return
-    yield chunk.Chunk(shard.chunk_name(sequence), images, seconds)
+    images, seconds = following, following_seconds
     sequence += 1
+
+
+def _next(
+  batches: Iterator[chunk.ReadImages], counter: Counter
+) -> tuple[chunk.ReadImages | None, dict[str, float]]:
+  """Returns the next images, None if there are no more, and the time that this took."""
+  seconds: dict[str, float] = {}
+  with timing.timed(seconds, 'read', counter):
+    images = next(batches, None)
+  return images, seconds
 
 
 class Decode(beam.DoFn):
@@ -185,36 +171,11 @@ class Write(beam.DoFn):
     self._scored = Metrics.counter(timing.NAMESPACE, 'images_scored')
     self._rejected = Metrics.counter(timing.NAMESPACE, 'images_rejected')
 
-  def setup(self) -> None:
-    """Creates the writer, which need not be picklable."""
-    self._writer = writers.WRITERS[self._settings.output_format](self._settings.output)
-
   def process(self, scored: chunk.Scored) -> Iterator[stats.Stats]:
-    """Yields the chunk's stats."""
+    """Yields the time that the chunk took. Its counts are in the log, for a resumed run too."""
     seconds = dict(scored.seconds)
     with timing.timed(seconds, 'write', self._msec):
-      counts = stats.chunk_stats(scored)
-      sink.write(
-        scored, counts, self._settings.output, self._writer, self._card, self._settings.top_k
-      )
+      counts = sink.write(scored, self._settings.output, self._card, self._settings.top_k)
     self._scored.inc(counts.images_scored)
     self._rejected.inc(counts.images_rejected)
-    yield dataclasses.replace(counts, seconds=seconds)
-
-
-def publish(total: stats.Stats, context: RunContext) -> dict[str, Any]:
-  """Writes the summary, the report and, unless too many images were rejected, _SUCCESS.
-
-  Returns:
-    The content of summary.json.
-  """
-  output = context.settings.output
-  planned = stats.Stats.zero(len(context.card.labels))
-  total += dataclasses.replace(planned, passed_over=context.passed_over)
-  wall_seconds = time.time() - context.started
-  finished = summary.summarize(total, context.card, context.facts, wall_seconds)
-  files.write(files.join(output, sink.SUMMARY), summary.to_json(finished))
-  files.write(files.join(output, sink.REPORT), report.page(finished, total, context.card))
-  if finished['reject_fraction'] <= context.max_reject_fraction:
-    files.write(files.join(output, sink.SUCCESS), '')
-  return finished
+    yield dataclasses.replace(stats.Stats.zero(len(self._card.labels)), seconds=seconds)

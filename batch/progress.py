@@ -1,7 +1,6 @@
-"""The progress of a run on this machine, from the counts of the chunks that it completes."""
+"""The progress of a run on this machine, from the names of the chunks that it completes."""
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -10,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from batch import sink
+from batch import chunk_log
 from storage import files
 
 LINE_SECONDS = 1.0  # between updates of a line on a terminal
@@ -31,9 +30,10 @@ class Progress:
       images: total number of images, or None if unknown.
       clock: returns seconds.
     """
-    self._folder = os.path.join(output, sink.COUNTS)
+    self._folder = os.path.join(output, chunk_log.FOLDER)
     self._images, self._clock = images, clock
     self._counted: set[str] = set()
+    self._finished: set[str] = set()
     self._seen, self._rejected = 0, 0
     self.update()
     self._seen_before, self._began = self._seen, clock()
@@ -41,13 +41,18 @@ class Progress:
   def update(self) -> None:
     """Counts the chunks that were completed since the last call."""
     with contextlib.suppress(FileNotFoundError):
-      for name in set(os.listdir(self._folder)) - self._counted:
-        if name.endswith('.json') and not name.startswith('.'):
-          with open(os.path.join(self._folder, name)) as file:
-            counts = json.load(file)
-          self._counted.add(name)
-          self._seen += counts['images_seen']
-          self._rejected += counts['images_rejected']
+      for shard in set(os.listdir(self._folder)) - self._finished:
+        for name in os.listdir(os.path.join(self._folder, shard)):
+          self._count(shard, f'{shard}/{name}')
+
+  def _count(self, shard: str, name: str) -> None:
+    entry = chunk_log.entry_of(files.File(name, 0))
+    if entry and name not in self._counted:
+      self._counted.add(name)
+      self._seen += entry.seen
+      self._rejected += entry.seen - entry.scored
+      if entry.place.is_last:
+        self._finished.add(shard)
 
   def line(self) -> str:
     """Returns the images so far, this run's images/s and, if the total is known, the time left."""

@@ -1,30 +1,31 @@
-"""The output directory: its ownership, and the files of each chunk.
+"""The output directory: whose it is, what of a run is left to do, and what a chunk writes there.
 
-A chunk writes, under its own name and in this order: its rejects, if it has any; its predictions,
-by one of the `writers`; and counts/NAME.json, which marks the chunk as complete. A runner may
-repeat a chunk at any time: the same files are written again, identical except for the timings among
-the counts.
+A chunk is complete when it is in the log of `chunk_log`, and ends in one of the `parts`.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from absl import app
 
-from batch import chunk, file_list, stats, summary, writers
+from batch import chunk, chunk_log, file_list, parts, stats, summary
 from images import model_card
 from storage import files
 
 SETTINGS, SUMMARY, REPORT, SUCCESS = 'settings.json', 'summary.json', 'report.html', '_SUCCESS'
-COUNTS, REJECTS = 'counts', 'rejects'
-LAYOUT = 5  # of counts/ and of shards; raised if a run that was begun before could not be continued
+LAYOUT = 6  # of chunks/ and of shards; raised if a run that was begun before could not be continued
 
 
-def claim(output: str, facts: dict[str, Any], overwrite: bool, resume: bool) -> None:
+def claim(
+  output: str, facts: dict[str, Any], overwrite: bool, resume: bool
+) -> Sequence[files.File]:
   """Claims the directory for a run by recording the run's identity in settings.json.
+
+  Returns:
+    What is there of the run. This is the only listing that a resumed run makes before it scores.
 
   Raises:
     app.UsageError: it contains the results of another run.
@@ -34,36 +35,36 @@ def claim(output: str, facts: dict[str, Any], overwrite: bool, resume: bool) -> 
     'pass another --output, --overwrite to remove them, or --resume to continue a run with the '
     'same settings'
   )
-  found = _top_level(output)
-  if found and overwrite:
+  there = files.list_files(output)
+  if there and overwrite:
     _clear(output)
-    found = _top_level(output)
+    there = files.list_files(output)
     remedy = (
       'pass another --output: --overwrite removes only what a run of this scorer wrote, and this '
       'is something else'
     )
+  found = _top_level(output, there)
   if found and not (resume and SETTINGS in found):
     raise app.UsageError(f'--output={output}: already contains {", ".join(found[:3])}; {remedy}')
   settings = {**facts, 'layout': LAYOUT}
   if not found:
     files.write(files.join(output, SETTINGS), summary.to_json(settings))
   _check_same_run(output, settings, remedy)
+  return there
 
 
 def _clear(output: str) -> None:
   """Removes all results, the marks of completion first and settings.json last."""
   files.remove(files.join(output, name) for name in (SUCCESS, SUMMARY, REPORT))
-  files.remove_folder(files.join(output, COUNTS))
-  for writer in writers.WRITERS.values():
-    writer(output).clear()
-  files.remove_folder(files.join(output, REJECTS))
+  parts.clear(output)
+  files.remove_folder(files.join(output, chunk_log.FOLDER))
   files.remove(files.join(output, name) for name in (file_list.NAME, SETTINGS))
 
 
-def _top_level(output: str) -> list[str]:
+def _top_level(output: str, found: Sequence[files.File]) -> list[str]:
   """Returns the names in the directory, without empty folders."""
   prefix = files.join(output, '')
-  return sorted({file.uri.removeprefix(prefix).split('/')[0] for file in files.list_files(output)})
+  return sorted({file.uri.removeprefix(prefix).split('/')[0] for file in found})
 
 
 def _check_same_run(output: str, settings: dict[str, Any], remedy: str) -> None:
@@ -82,47 +83,43 @@ def _check_same_run(output: str, settings: dict[str, Any], remedy: str) -> None:
     raise app.UsageError(f'--output={output}: contains a run with {", ".join(changed)}; {remedy}')
 
 
-def committed(output: str, shard: chunk.Shard, writer: writers.Writer) -> Iterator[stats.Stats]:
-  """Yields the stats of a shard's complete chunks, from its first to the one before a gap.
+def unfinished(
+  shards: Sequence[chunk.Shard], output: str, output_format: str, found: Sequence[files.File]
+) -> list[chunk.Shard]:
+  """Returns the shards that are not scored to their end; none once the parts are decided.
 
-  A chunk whose predictions were removed later is not complete: it is scored again.
+  Parts without a decision, which an interrupted --overwrite may leave, are removed.
+
+  Args:
+    shards: all of them.
+    output: the directory.
+    output_format: that of the predictions.
+    found: what `claim` returned.
+
+  Raises:
+    app.UsageError: all are scored, and results were removed since.
   """
-  sequence = 0
-  while True:
-    name = shard.chunk_name(sequence)
-    try:
-      text = files.read(_counts_uri(output, name))
-    except FileNotFoundError:
-      return
-    if not writer.has(name):
-      return
-    yield stats.Stats.from_json(json.loads(text))
-    sequence += 1
+  if any(file.uri == files.join(output, parts.PLAN) for file in found):
+    parts.check(output, found, output_format)
+    return []
+  if {*_top_level(output, found)} & {parts.COUNTS, parts.PREDICTIONS, parts.REJECTS}:
+    parts.clear(output)
+  complete = chunk_log.parse(found)
+  return [shard for shard in shards if not chunk_log.is_complete(complete.get(shard.number, []))]
 
 
-def _counts_uri(output: str, name: str) -> str:
-  return files.join(output, COUNTS, f'{name}.json')
-
-
-def write(
-  scored: chunk.Scored,
-  counts: stats.Stats,
-  output: str,
-  writer: writers.Writer,
-  card: model_card.ModelCard,
-  top_k: int,
-) -> None:
-  """Writes a chunk's rejects, predictions and, last, its counts."""
-  name = scored.chunk.name
-  if scored.chunk.rejects:
-    lines = [
-      json.dumps({'id': r.id, 'stage': r.stage, 'reason': r.reason}, ensure_ascii=False)
-      for r in scored.chunk.rejects
-    ]
-    files.write(files.join(output, REJECTS, f'{name}.jsonl'), '\n'.join(lines) + '\n')
-  writer.write(name, prediction_table(scored, card, top_k))
-  text = json.dumps(counts.to_json(), ensure_ascii=False)
-  files.write(_counts_uri(output, name), text + '\n')
+def write(scored: chunk.Scored, output: str, card: model_card.ModelCard, top_k: int) -> stats.Stats:
+  """Writes a chunk, and returns what was counted in it."""
+  lines = [
+    json.dumps({'id': r.id, 'stage': r.stage, 'reason': r.reason}, ensure_ascii=False) + '\n'
+    for r in scored.chunk.rejects
+  ]
+  counts = stats.chunk_stats(scored)
+  content = chunk_log.Content(
+    prediction_table(scored, card, top_k), ''.join(lines).encode(), counts
+  )
+  chunk_log.write(output, scored.chunk.place, content)
+  return counts
 
 
 def prediction_table(scored: chunk.Scored, card: model_card.ModelCard, top_k: int) -> pa.Table:

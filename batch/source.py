@@ -28,6 +28,11 @@ class Plan:
   fingerprint: str
   passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 
+  def ranges_of(self, shards: Iterable[chunk.Shard]) -> list[chunk.Shard]:
+    """Returns all ranges of the files of which some are among `shards`."""
+    cut = {shard.uri for shard in shards if shard.is_range}
+    return [shard for shard in self.shards if shard.is_range and shard.uri in cut]
+
 
 def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -> Plan:
   """Returns the shards that the patterns name.

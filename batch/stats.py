@@ -1,4 +1,4 @@
-"""What is counted per chunk, how the counts add up, and their JSON in counts/."""
+"""What is counted per chunk, how the counts add up, and their JSON."""
 
 import collections
 import dataclasses
@@ -168,7 +168,7 @@ class StatsCombineFn(beam.CombineFn):
 
 
 def chunk_stats(scored: chunk.Scored) -> Stats:
-  """Returns what one chunk adds to the summary. All but `seconds` is deterministic."""
+  """Returns what one chunk adds to the summary, but for `seconds`: the same on every run."""
   decoded, probabilities = scored.chunk, scored.probabilities
   came, predicted = decoded.labels, probabilities.argmax(axis=1)
   is_known = came >= 0
@@ -192,7 +192,7 @@ def chunk_stats(scored: chunk.Scored) -> Stats:
     foreign_labels=decoded.foreign_labels,
     ids=repeats.IdSample.of([*decoded.ids, *(reject.id for reject in decoded.rejects)]),
     precisions=frozenset([scored.precision]),
-    seconds=dict(scored.seconds),
+    seconds={},
     least_confident=pictures.least_confident(scored),
     mistakes=pictures.most_confident_mistakes(scored),
   )

@@ -3,70 +3,75 @@
 Another format is another entry of WRITERS; nothing else depends on which there are.
 """
 
-import functools
 import json
 from collections.abc import Callable
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage import files
-
-FOLDER = 'predictions'
+# A row group is what an engine reads at once, and what is held in memory here.
+ROW_GROUP_ROWS, ROW_GROUP_BYTES = 1 << 17, 64 << 20
+JSON_ROWS = 4096  # that are Python objects at a time
 
 
 class Writer(Protocol):
-  """Writes the predictions of a run. Each worker has one."""
+  """Writes predictions to a file. The bytes depend on nothing but the predictions."""
 
-  def write(self, name: str, predictions: pa.Table) -> None:
-    """Writes the predictions of the chunk `name`. Writing them again must change nothing."""
+  def write(self, predictions: pa.Table) -> None:
+    """Appends the predictions of a chunk. All that have rows have the same columns."""
 
-  def has(self, name: str) -> bool:
-    """Returns whether the predictions of the chunk `name` are written."""
-
-  def clear(self) -> None:
-    """Removes the predictions of all chunks."""
+  def close(self) -> None:
+    """Writes what is left."""
 
 
-class FileWriter:
-  """Writes one file per chunk."""
+class Parquet:
+  """Writes Parquet, with row groups of many chunks."""
 
-  def __init__(self, output: str, suffix: str, encode: Callable[[pa.Table], bytes]):
-    """Takes the extension of the files, and what returns the content of one."""
-    self._folder, self._suffix, self._encode = files.join(output, FOLDER), suffix, encode
+  def __init__(self, file: BinaryIO):
+    self._file = file
+    self._writer: pq.ParquetWriter | None = None
+    self._held: list[pa.Table] = []
 
-  def write(self, name: str, predictions: pa.Table) -> None:
-    """Writes predictions/NAME.SUFFIX."""
-    files.write(self._uri(name), self._encode(predictions))
+  def write(self, predictions: pa.Table) -> None:
+    """Appends the predictions of a chunk. All that have rows have the same columns."""
+    self._held.append(predictions)
+    rows, size = sum(map(len, self._held)), sum(table.nbytes for table in self._held)
+    if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
+      self._write_row_group()
 
-  def has(self, name: str) -> bool:
-    """Returns whether predictions/NAME.SUFFIX exists."""
-    return files.exists(self._uri(name))
+  def close(self) -> None:
+    """Writes what is left."""
+    if self._held:
+      self._write_row_group()
+    if self._writer:
+      self._writer.close()
 
-  def clear(self) -> None:
-    """Removes the folder."""
-    files.remove_folder(self._folder)
-
-  def _uri(self, name: str) -> str:
-    return files.join(self._folder, f'{name}.{self._suffix}')
-
-
-def to_parquet(predictions: pa.Table) -> bytes:
-  """Returns a Parquet file with one row group."""
-  buffer = pa.BufferOutputStream()
-  pq.write_table(predictions, buffer, use_dictionary=['label', 'model_version'])
-  return buffer.getvalue().to_pybytes()
-
-
-def to_jsonl(predictions: pa.Table) -> bytes:
-  """Returns JSON, one line per image."""
-  rows = predictions.to_pylist()
-  lines = [json.dumps(row, ensure_ascii=False, default=str) + '\n' for row in rows]
-  return ''.join(lines).encode()
+  def _write_row_group(self) -> None:
+    filled = [table for table in self._held if len(table)] or self._held[:1]
+    rows = pa.concat_tables(filled)
+    self._held = []
+    if self._writer is None:
+      dictionaries = ['label', 'model_version']
+      self._writer = pq.ParquetWriter(self._file, rows.schema, use_dictionary=dictionaries)
+    if len(rows):
+      self._writer.write_table(rows, row_group_size=len(rows))
 
 
-WRITERS: dict[str, Callable[[str], Writer]] = {
-  'parquet': functools.partial(FileWriter, suffix='parquet', encode=to_parquet),
-  'jsonl': functools.partial(FileWriter, suffix='jsonl', encode=to_jsonl),
-}
+class JsonLines:
+  """Writes JSON, one line per image."""
+
+  def __init__(self, file: BinaryIO):
+    self._file = file
+
+  def write(self, predictions: pa.Table) -> None:
+    """Appends the predictions of a chunk."""
+    for batch in predictions.to_batches(JSON_ROWS):
+      for row in batch.to_pylist():
+        self._file.write(json.dumps(row, ensure_ascii=False, default=str).encode() + b'\n')
+
+  def close(self) -> None:
+    """Does nothing: all is written."""
+
+
+WRITERS: dict[str, Callable[[BinaryIO], Writer]] = {'parquet': Parquet, 'jsonl': JsonLines}

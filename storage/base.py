@@ -81,6 +81,9 @@ class Backend(Protocol):
   def write(self, uri: str, content: bytes, durable: bool) -> None:
     """Replaces the file in one step."""
 
+  def writing(self, uri: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    """Returns a context with a file to write, which replaces the file when the block ends."""
+
   def remove(self, uris: Iterable[str]) -> None:
     """Deletes those files that exist."""
 

@@ -124,6 +124,16 @@ def write(uri: str, content: str | bytes, durable: bool = False) -> None:
   _backend(uri).write(uri, encoded, durable)
 
 
+@contextlib.contextmanager
+def writing(uri: str) -> Iterator[BinaryIO]:
+  """Yields a file to write, which replaces the one at `uri` when the block ends without an error.
+
+  For content that is too large for memory. In a bucket it is on this machine's disk until then.
+  """
+  with _backend(uri).writing(uri) as file:
+    yield file
+
+
 def remove(uris: Iterable[str]) -> None:
   """Deletes those files that exist."""
   for backend, some in _group_by_backend(uris).items():

@@ -8,7 +8,6 @@ import concurrent.futures
 import contextlib
 import functools
 import io
-import mimetypes
 import os
 import tempfile
 import threading
@@ -20,14 +19,13 @@ from google.api_core import exceptions
 from google.cloud import storage as cloud_storage
 from google.cloud.storage import retry
 
-from storage import gcs_patterns, gcs_reader
+from storage import gcs_patterns, gcs_reader, gcs_writer
 from storage.base import File
 from storage.gcs_errors import translate_errors
 
 MAX_CONNECTIONS = 64  # kept by a process; a thread that finds all in use opens another
+PAGE_NAMES = 1000  # of a listing; the API's most
 FOLDER_THREADS = 16  # that delete or copy a folder
-PART_BYTES = 8 << 20  # larger content is uploaded in parts, each of which can be repeated
-MAX_WRITE_ATTEMPTS = 3  # for an object that others write too
 FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, RETRY_SECONDS = 0.2, 30.0, 120.0
 RESPONSE_SECONDS = 60.0
 
@@ -104,7 +102,9 @@ def _inside(directory: str) -> Iterator[File]:
 
 def _listed(uri: str, bucket: cloud_storage.Bucket, prefix: str) -> Iterator[File]:
   with translate_errors(uri, only_the_bucket=True):
-    for blob in bucket.list_blobs(prefix=prefix, fields='items(name,size),nextPageToken', **CALL):
+    for blob in bucket.list_blobs(
+      prefix=prefix, page_size=PAGE_NAMES, fields='items(name,size),nextPageToken', **CALL
+    ):
       yield File(f'gs://{bucket.name}/{blob.name}', blob.size)
 
 
@@ -149,39 +149,17 @@ def read(uri: str, limit: int | None) -> bytes:
 
 
 def write(uri: str, content: bytes, durable: bool = True) -> None:
-  """Creates the object, or replaces the current generation.
+  """Creates the object, or replaces the current generation."""
+  gcs_writer.upload(_blob(uri), uri, io.BytesIO(content), **CALL)
 
-  The precondition makes repeating a call safe. If it fails although the content is ours, an earlier
-  attempt arrived and its answer did not, or another worker wrote the same bytes: both are success.
 
-  Raises:
-    OSError: another process keeps writing something else there.
-  """
-  blob, checksum, generation = _blob(uri), gcs_reader.crc32c(content), 0
-  blob.chunk_size = PART_BYTES
-  kind = mimetypes.guess_type(uri)[0] or 'application/octet-stream'  # browsers show a report
-  with translate_errors(uri, only_the_bucket=True):
-    for _ in range(MAX_WRITE_ATTEMPTS):
-      try:
-        blob.upload_from_file(
-          io.BytesIO(content),
-          size=len(content),
-          content_type=kind,
-          checksum='crc32c',
-          if_generation_match=generation,
-          **CALL,
-        )
-        return
-      except (exceptions.PreconditionFailed, exceptions.NotFound) as error:
-        found = blob.bucket.get_blob(blob.name, **CALL)
-        if found and found.crc32c == checksum:
-          return
-        if not found and isinstance(error, exceptions.NotFound):
-          raise
-        generation = found.generation if found else 0
-  raise OSError(
-    f'{uri}: another process writes something else there too; let one of them write elsewhere'
-  )
+@contextlib.contextmanager
+def writing(uri: str) -> Iterator[BinaryIO]:
+  """Yields a temporary local file, which is uploaded at the end of the block."""
+  blob = _blob(uri)
+  with tempfile.TemporaryFile() as file:
+    yield file
+    gcs_writer.upload(blob, uri, file, **CALL)
 
 
 def remove(uris: Iterable[str]) -> None:

@@ -15,7 +15,12 @@ MIN_RANGE_BYTES, MAX_RANGE_BYTES = 256 << 10, 8 << 20
 
 def crc32c(content: bytes) -> str:
   """Returns the checksum as Cloud Storage writes it."""
-  return base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
+  return as_text(google_crc32c.Checksum(content))
+
+
+def as_text(checksum: google_crc32c.Checksum) -> str:
+  """Returns a checksum as Cloud Storage writes it."""
+  return base64.b64encode(checksum.digest()).decode()
 
 
 def verify(uri: str, found: str, expected: str | None) -> None:
@@ -99,7 +104,7 @@ class Ranges(io.RawIOBase):
       self._checksum.update(content)
       self._checked += len(content)
       if self._checked == self._size:
-        verify(self._uri, base64.b64encode(self._checksum.digest()).decode(), self._expected)
+        verify(self._uri, as_text(self._checksum), self._expected)
 
 
 def open_blob(blob: cloud_storage.Blob, uri: str, **call) -> io.BufferedReader:

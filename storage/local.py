@@ -99,13 +99,20 @@ def _content(path: str, limit: int | None) -> bytes:
 
 def write(path: str, content: bytes, durable: bool) -> None:
   """Replaces the file in one step."""
+  with writing(path) as file:
+    file.write(content)
+    if durable:
+      file.flush()
+      os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[BinaryIO]:
+  """Yields a hidden file, which replaces the file at the end of the block."""
   try:
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
     with _replacing(path) as incomplete, open(incomplete, 'wb') as file:
-      file.write(content)
-      if durable:
-        file.flush()
-        os.fsync(file.fileno())
+      yield file
   except OSError as error:
     raise_if_outage(error, path)
     raise

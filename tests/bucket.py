@@ -74,6 +74,10 @@ class Bucket:
     """Lets `reads` more reads pass, then fails all requests until this is called with -1."""
     _get(f'{self.address}/proxy?reads={reads}')
 
+  def answer_after(self, milliseconds: int) -> None:
+    """Lets each answer take so long, as those of a bucket far away."""
+    _get(f'{self.address}/proxy?delay={milliseconds}')
+
   def listing(self, bucket: str) -> list[dict]:
     """Returns the objects in a bucket, as the API describes them."""
     return json.loads(_get(f'{self.direct}/storage/v1/b/{bucket}/o')).get('items', [])

@@ -9,7 +9,8 @@ gives its address their names. Needs only Python, so any container can run it.
 
 One request in --every is answered 503, reads and writes counted separately. Writes fail alternately
 after they took effect, as if the answer was lost, and before. /proxy returns the counts;
-/proxy?every=N changes N, 0 for never; /proxy?reads=N lets N more reads pass and then answers
+/proxy?every=N changes N, 0 for never; /proxy?delay=N lets each answer take N ms more;
+/proxy?reads=N lets N more reads pass and then answers
 everything with 503, until /proxy?reads=-1.
 """
 
@@ -43,6 +44,7 @@ class Failures:
   def __init__(self, every: int):
     self.every, self.counts = every, collections.Counter[str]()
     self.reads_left = -1  # until an outage; -1: there is none
+    self.delay_seconds = 0.0
 
   def of(self, head: bytes) -> str:
     """Returns 'before' or 'after' if the request fails before or after it takes effect, else ''."""
@@ -63,6 +65,8 @@ class Failures:
     """Obeys a request to /proxy and answers it with the counts."""
     if asked := re.match(rb'\S+ /proxy\?every=(\d+)', head):
       self.every = int(asked[1])
+    if asked := re.match(rb'\S+ /proxy\?delay=(\d+)', head):
+      self.delay_seconds = int(asked[1]) / 1000
     if asked := re.match(rb'\S+ /proxy\?reads=(-?\d+)', head):
       self.reads_left = int(asked[1])
     body = json.dumps({'every': self.every, **self.counts}).encode()
@@ -160,6 +164,7 @@ class Proxy:
       await writer.drain()
     body = await read_body(reader, head)
     when = self.failures.of(head)
+    await asyncio.sleep(self.failures.delay_seconds)
     if when == 'before':
       return UNAVAILABLE
     answer = self.uploads.known(head) or await self.ask(head, body, upstream)

@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
   'precision': 'auto',
   'max_pixels': 10**6,
   'chunk_images': 4096,
+  'rows_per_file': 1_000_000,
   'batch_images': 0,
   'read_threads': 0,
   'top_k': 0,

@@ -89,6 +89,11 @@ def by_number(output) -> tuple[np.ndarray, np.ndarray]:
   return table['label_index'].to_numpy()[order], probabilities[order]
 
 
+def chunks(output) -> list[pathlib.Path]:
+  """Returns the chunks in the log of an unfinished run."""
+  return sorted(pathlib.Path(output).glob('chunks/*/[0-9]*.arrow'))
+
+
 def file_bytes(output, folder: str) -> dict[str, bytes]:
   """Returns files by name, except hidden ones, which a killed worker may leave."""
   paths = (pathlib.Path(output) / folder).iterdir()

@@ -9,7 +9,7 @@ import sys
 import pytest
 from google.cloud import storage
 
-from storage import files, gcs
+from storage import files, gcs_writer
 from tests import bucket
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -117,7 +117,7 @@ def test_a_folder_of_a_bucket_is_listed_as_on_a_disk(trees):
 
 
 def test_large_content_goes_up_in_parts_and_arrives_whole(server):
-  content, before = os.urandom(3 * gcs.PART_BYTES + 12_345), server.counts()['writes']
+  content, before = os.urandom(3 * gcs_writer.PART_BYTES + 12_345), server.counts()['writes']
   files.write(f'{HOME}/large', content)
   assert server.counts()['writes'] - before >= 5
   assert files.read(f'{HOME}/large') == content

@@ -60,7 +60,7 @@ def start(cluster, exported, pictures, tmp_path):
 
 def wait_for_chunks(process: subprocess.Popen, output: pathlib.Path) -> None:
   """Waits until some chunks are complete."""
-  while not list(output.glob('counts/*.json')):
+  while not score_kit.chunks(output):
     assert process.poll() is None, process.stderr.read()
     time.sleep(0.02)
 

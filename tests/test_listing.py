@@ -154,14 +154,15 @@ def test_an_input_that_holds_no_image_is_an_error(pattern, message, home, jpeg):
 
 
 def test_results_of_the_scorer_are_passed_over(home, jpeg):
-  part = 'part-00000-000000'
+  part = 'part-00000-of-00001'
   put(jpeg, 'in/0.jpg')
   put(b'{}', 'in/new/settings.json', f'in/new/predictions/{part}.parquet')
   put(b'{}', 'in/old/settings.json', f'in/old/counts/{part}.json', f'in/old/{part}.parquet')
+  put(b'{}', 'in/left/settings.json', 'in/left/chunks/00000/000000-9-9-01234567-last.arrow')
   for output in ('in/new', './in/new/', f'{home}/in/new'):
     found = plan('in', output=output)
     assert uris(found) == ['in/0.jpg']
-    assert found.passed_over == {"file of the scorer's results": 5}
+    assert found.passed_over == {"file of the scorer's results": 7}
   with pytest.raises(app.UsageError, match='--output=in: contains the input in'):
     plan('in', output='in')
 

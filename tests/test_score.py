@@ -1,9 +1,13 @@
 """The scorer, end to end: real files, a really trained SavedModel, Beam's own runner."""
 
+import errno
+import json
 import os
 import pathlib
 import signal
 import subprocess
+import sys
+import tarfile
 import time
 
 import numpy as np
@@ -11,7 +15,7 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from batch import infer
+from batch import infer, main
 from benchmarks import collection
 from tests import score_kit as kit
 
@@ -72,12 +76,13 @@ def test_bfloat16_gives_float32s_classes(collections, exported, metrics, referen
 @pytest.mark.slow
 def test_the_command_in_many_processes_writes_the_same_files_every_time(few, exported, tmp_path):
   for name in ('one', 'two'):
-    result = kit.score_outside(exported, few, tmp_path / name, '--chunk_images=1000')
+    flags = ('--chunk_images=1000', '--rows_per_file=1000')
+    result = kit.score_outside(exported, few, tmp_path / name, *flags)
     assert result.returncode == 0, result.stderr
     assert '3,000 images scored, 0 rejected' in result.stdout
     kit.check_books(tmp_path / name)
     assert (tmp_path / name / '_SUCCESS').exists()
-  assert len(kit.file_bytes(tmp_path / 'one', 'predictions')) == 4
+  assert len(kit.file_bytes(tmp_path / 'one', 'predictions')) == 3
   assert kit.file_bytes(tmp_path / 'one', 'predictions') == kit.file_bytes(
     tmp_path / 'two', 'predictions'
   )
@@ -124,7 +129,7 @@ def test_a_stopped_run_resumes_with_every_id_exactly_once(
   process = subprocess.Popen(
     command, cwd=kit.ROOT, start_new_session=True, stderr=subprocess.DEVNULL
   )
-  while len(completed := list(output.glob('counts/*.json'))) < 3:
+  while len(kit.chunks(output)) < 3:
     assert process.poll() is None, 'the run ended before it could be stopped'
     time.sleep(0.01)
   workers = psutil.Process(process.pid).children(recursive=True)
@@ -132,34 +137,68 @@ def test_a_stopped_run_resumes_with_every_id_exactly_once(
   assert process.wait() == code
   wait_until_gone(workers)
   assert not (output / '_SUCCESS').exists()
-  written = [output / 'predictions' / f'{path.stem}.parquet' for path in completed]
-  before = {path: path.stat().st_mtime_ns for path in written}
+  assert not (output / 'predictions').exists()
   result = kit.score_outside(exported, collections('tfrecord'), output, *flags, '--resume')
   assert result.returncode == 0, result.stderr
   assert (output / '_SUCCESS').exists()
   kit.check_books(output)
   np.testing.assert_array_equal(kit.by_number(output)[0], kit.by_number(reference)[0])
-  assert {path: path.stat().st_mtime_ns for path in written} == before, (
-    'a finished chunk was written again'
-  )
 
 
-def test_a_run_resumes_within_a_shard(tfds_dir, exported, tmp_path):
-  whole, part = tmp_path / 'whole', tmp_path / 'part'
+class Disk:
+  """Fails after as many changes of files as are left."""
+
+  def __init__(self, patch: pytest.MonkeyPatch):
+    self.left = sys.maxsize
+    for name in ('replace', 'unlink'):
+      patch.setattr(os, name, self.counted(getattr(os, name)))
+
+  def counted(self, change):
+    def call(*args, **kwargs):
+      if not str(args[0]).startswith('/proc'):
+        self.left -= 1
+      if self.left < 0:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+      return change(*args, **kwargs)
+
+    return call
+
+
+def test_a_run_that_fails_again_and_again_ends_as_a_calm_one(
+  tfds_dir, exported, tmp_path, monkeypatch
+):
+  calm, output = tmp_path / 'calm', tmp_path / 'out'
   archive = collection.write(tfds_dir, 'tar', 3000, str(tmp_path / 'archive'))
-  flags = ('--chunk_images=500', '--precision=float32')
-  first = kit.score(exported, archive, whole, *flags)
-  kit.score(exported, archive, part, *flags)
-  expected = kit.file_bytes(part, 'predictions')
-  # A killed run may leave predictions without counts. What follows a gap is done again.
-  (part / 'counts/part-00000-000002.json').unlink()
-  for folder, suffix in (('counts', 'json'), ('predictions', 'parquet')):
-    (part / folder / f'part-00000-000004.{suffix}').unlink()
-  (part / '_SUCCESS').unlink()
-  again = kit.score(exported, archive, part, *flags, '--resume')
-  assert kit.file_bytes(part, 'predictions') == expected
+  (path,) = (tmp_path / 'archive').glob('*.tar')
+  with tarfile.open(path, 'a') as added:
+    added.addfile(tarfile.TarInfo('empty.png'))
+  flags = ('--chunk_images=500', '--rows_per_file=1500', '--precision=float32')
+  first = kit.score(exported, archive, calm, *flags)
+  argv = kit.flags_for(exported, archive, output, *flags, *kit.IN_PROCESS)
+  disk, seen, moments = Disk(monkeypatch), {}, 0
+  while True:
+    disk.left = 2 + moments // 2
+    code = main.cli([*argv, '--resume'])
+    disk.left = sys.maxsize
+    for folder in ('predictions', 'rejects'):
+      if (output / folder).exists():
+        assert kit.file_bytes(output, folder).items() <= kit.file_bytes(calm, folder).items()
+    if code == 0:
+      break
+    assert code == 1
+    found = {path: path.stat().st_ino for path in output.rglob('[!.]*') if path.is_file()}
+    assert all(seen.get(path, inode) == inode for path, inode in found.items())
+    seen |= found
+    moments += 1
+  assert moments > 6
+  assert len(kit.file_bytes(calm, 'predictions')) == 3
+  for folder in ('predictions', 'rejects'):
+    assert kit.file_bytes(output, folder) == kit.file_bytes(calm, folder)
+  again = json.loads((output / 'summary.json').read_text())
   assert kit.without_timings(first) == kit.without_timings(again)
-  assert (part / '_SUCCESS').exists()
+  kit.check_books(output)
+  assert (output / '_SUCCESS').exists()
+  assert not (output / 'chunks').exists()
 
 
 def test_a_batch_that_does_not_fit_is_halved(exported):

@@ -1,6 +1,5 @@
 """The scorer's command: help, Beam's options, cores, counters, progress and failures."""
 
-import json
 import os
 import pathlib
 import subprocess
@@ -16,7 +15,18 @@ from apache_beam.options.pipeline_options import (
   WorkerOptions,
 )
 
-from batch import chunk, file_list, flags, labels, main, pipeline, progress, runner, source
+from batch import (
+  chunk,
+  file_list,
+  finishing,
+  flags,
+  labels,
+  main,
+  pipeline,
+  progress,
+  runner,
+  source,
+)
 from images import model_card
 from tests import model_kit, pictures
 from tests import score_kit as kit
@@ -30,9 +40,10 @@ def test_counters_have_units_and_count_images(few, exported, tmp_path):
   card = model_card.read(settings.model)
   plan = source.plan(args.input, 'auto', settings)
   facts = main.run_facts(args, plan, card)
-  context = pipeline.RunContext(settings, card, facts, time.time(), threads, 1.0)
+  context = finishing.RunContext(settings, card, facts, time.time(), threads, 1.0, len(plan.shards))
   beam_pipeline = beam.Pipeline(options=options)
-  pipeline.build(beam_pipeline, file_list.store(plan.shards, settings.output), [], context)
+  blocks = file_list.store(plan.shards, plan.shards, settings.output)
+  pipeline.build(beam_pipeline, blocks, [], context)
   result = beam_pipeline.run()
   result.wait_until_finish()
   found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace('lookbook'))
@@ -40,7 +51,9 @@ def test_counters_have_units_and_count_images(few, exported, tmp_path):
   assert counters['images_seen'] == counters['images_scored'] == counters['num_inferences'] == 3000
   assert counters['images_rejected'] == 0
   assert counters['encoded_bytes'] > 3000 * 100
-  assert all(counters[f'{stage}_msec'] > 0 for stage in ('read', 'decode', 'infer', 'write'))
+  assert all(
+    counters[f'{stage}_msec'] > 0 for stage in ('read', 'decode', 'infer', 'write', 'finish')
+  )
   assert {d.key.metric.name for d in found['distributions']} >= {
     'inference_request_batch_size',
     'load_model_latency_milli_secs',
@@ -97,16 +110,17 @@ def test_a_container_gets_as_many_processes_as_its_share_of_the_cores(
 
 def test_progress_adds_up_chunks_and_estimates_the_time_left(tmp_path):
   now = [0.0]
-  (tmp_path / 'counts').mkdir()
 
-  def put(name: str, seen: int, rejected: int) -> None:
-    counts = {'images_seen': seen, 'images_rejected': rejected}
-    (tmp_path / 'counts' / name).write_text(json.dumps(counts))
+  def put(name: str) -> None:
+    path = tmp_path / 'chunks' / f'{name}.arrow'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
 
-  put('part-0.json', 1000, 0)  # of the run that this one resumes
+  put('00000/000000-1000-1000-01234567-last')  # of the run that this one resumes
   shown = progress.Progress(str(tmp_path), 10_000, clock=lambda: now[0])
-  put('part-1.json', 2000, 7)
-  put('part-2.json', 2000, 0)
+  put('00001/000000-2000-1993-01234567')
+  put('00001/000001-2000-2000-01234567-last')
+  put('00001/.000002-2000-2000-01234567.arrow-being-written')
   now[0] = 20.0
   shown.update()
   assert shown.line() == '5,000 images of 10,000, 200 images/s, 7 rejected, 0:25 left'

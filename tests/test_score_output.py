@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from absl import app
 
@@ -21,21 +23,29 @@ def test_a_repeated_chunk_writes_the_same_bytes_in_the_same_place(few, exported,
   card = model_card.read(settings.model)
   shard = source.plan([few], 'auto', settings).shards[0]
   handler = infer.Handler(settings.model, 'float32', 512, 1)
-  reader = pipeline.Read(settings)
-  reader.setup()
-  read = next(reader.process(shard))
+  read = next(pipeline.Read(settings).process(shard))
   (decoded,) = pipeline.Decode(settings, card).process(read)
   (scored,) = handler.run_inference(decoded, handler.load_model())
   write = pipeline.Write(settings, card)
-  write.setup()
   written = []
   for _ in range(2):
     list(write.process(scored))
-    written.append(
-      {folder: kit.file_bytes(tmp_path / 'out', folder) for folder in ('predictions', 'counts')}
-    )
+    written.append(kit.file_bytes(tmp_path / 'out', 'chunks/00000'))
   assert written[0] == written[1]
-  assert list(written[0]['predictions']) == ['part-00000-000000.parquet']
+  (name,) = written[0]
+  assert re.fullmatch(r'000000-1500-1500-[0-9a-f]{8}-last\.arrow', name)
+
+
+def bigquery_lacks(path) -> set[tuple[str, str]]:
+  """Returns a file's types, physical and logical, that are not among those that BigQuery loads.
+
+  https://cloud.google.com/bigquery/docs/loading-data-cloud-storage-parquet#parquet_conversions
+  """
+  plain = {(kind, 'NONE') for kind in ('BOOLEAN', 'INT32', 'INT64', 'FLOAT', 'DOUBLE')}
+  loaded = plain | {('BYTE_ARRAY', 'STRING'), ('INT32', 'INT'), ('INT64', 'INT')}
+  schema = pq.ParquetFile(path).schema
+  columns = [schema.column(place) for place in range(len(schema))]
+  return {(column.physical_type, column.logical_type.type) for column in columns} - loaded
 
 
 def test_pandas_and_duckdb_read_the_output_as_it_stands(few, exported, tmp_path):
@@ -49,6 +59,7 @@ def test_pandas_and_duckdb_read_the_output_as_it_stands(few, exported, tmp_path)
     row.top_labels[0] == row.label and len(row.top_labels) == 3 for row in frame.itertuples()
   )
   np.testing.assert_allclose(np.stack(frame.probabilities).sum(axis=1), 1, atol=0.02)
+  assert bigquery_lacks(tmp_path / 'out/predictions/part-00000-of-00001.parquet') == set()
   files = f"'{tmp_path}/out/predictions/*.parquet'"
   columns = 'label, count(*), max(confidence), min(len(probabilities))'
   rows = duckdb.sql(f'select {columns} from {files} group by label').fetchall()  # noqa: S608
@@ -98,8 +109,12 @@ def test_an_output_directory_is_one_runs_only(few, exported, tmp_path, capsys):
     assert '--overwrite' in error
     assert error.count('\n') == 1
   assert kit.file_bytes(tmp_path / 'out', 'predictions') == before
-  assert main.cli([*argv, '--overwrite', '--chunk_images=500']) == 0
+  assert main.cli([*argv, '--overwrite', '--chunk_images=500', '--rows_per_file=500']) == 0
   assert len(kit.file_bytes(tmp_path / 'out', 'predictions')) == 6
+  (tmp_path / 'out/predictions/part-00002-of-00006.parquet').unlink()
+  flags = ('--resume', '--chunk_images=500', '--rows_per_file=500')
+  assert main.cli([*argv, *flags]) == 64
+  assert 'predictions/part-00002-of-00006.parquet was removed' in capsys.readouterr().err
   (tmp_path / 'out' / 'thesis.txt').write_text('years of work')
   assert main.cli([*argv, '--overwrite']) == 64
   assert 'thesis.txt' in capsys.readouterr().err
@@ -165,7 +180,7 @@ def scored(num_classes: int, labels: list[int], rejects: list[chunk.Reject]) -> 
   """Returns a chunk whose image i is predicted to be of class i."""
   count = len(labels)
   decoded = chunk.Decoded(
-    name='part-00000-000000',
+    place=chunk.Place(0, 0, True),
     ids=[f'image {i}' for i in range(count)],
     pixels=np.arange(count * 4, dtype=np.uint8).reshape(count, 2, 2, 1),
     labels=np.array(labels, np.int32),
@@ -198,7 +213,6 @@ def test_stats_add_up_and_survive_their_json():
   assert both.reasons == {'read: cut short at N': 3}
   assert both.passed_over == {'hidden file': 4}
   assert both.ids.repeated() == 3  # three images of both have the same ids
-  assert both.seconds == {'read': 2.0, 'infer': 4.0}
   assert sum(both.pixels) == 7 * 4
   assert [picture.id for picture in both.mistakes] == ['image 1', 'image 2', 'image 3']
   combined = stats.StatsCombineFn(4)

@@ -57,6 +57,7 @@ def place(tmp_path_factory) -> pathlib.Path:
     (['--input=a.png', '--input_format=tfrecords'], ['--input_format', 'tfrecords', 'parquet']),
     (['--input=a.png', '--precision=float8'], ['--precision', 'float8', 'bfloat16']),
     (['--input=a.png', '--preprocess=yes'], ['--preprocess', 'yes', 'photo']),
+    (['--input=a.png', '--rows_per_file=0'], ['--rows_per_file', "'0'", 'at least 1']),
     (['--input=a.png', '--max_pixels=1'], ['--max_pixels=1', '784']),
     (['--input=a.png', '--chunk_images=many'], ['--chunk_images', 'many', 'whole number']),
     (['--input=a.png', '--top_k=11'], ['--top_k=11', '10']),

@@ -13,7 +13,7 @@ def running(output, model, pattern: str) -> tuple[subprocess.Popen, dict[str, ps
   """Returns a job that has written three chunks, and its processes by name."""
   command = kit.command(model, pattern, output, '--chunk_images=250')
   job = subprocess.Popen(command, cwd=kit.ROOT, stderr=subprocess.PIPE, text=True)
-  while len(list(output.glob('counts/*.json'))) < 3:
+  while len(kit.chunks(output)) < 3:
     assert job.poll() is None, 'the job ended before anything could be killed'
     time.sleep(0.01)
   launcher = psutil.Process(job.pid)

@@ -35,18 +35,18 @@ class RunContext:
 
 
 def build(scored: beam.PCollection[stats.Stats], context: RunContext) -> None:
-  """Adds the steps that make parts of all chunks once they are written, and publish the summary."""
+  """Adds the steps that make parts of all chunks once they are written, and publish the summary.
+
+  They are one chain, so that each of an engine's tasks writes to one shuffle at a time: Flink
+  reserves 16 MB for each.
+  """
   settings, num_classes = context.settings, len(context.card.labels)
-  finished = (
+  _ = (
     scored
-    | 'Until all are written' >> beam.combiners.Count.Globally()
-    | 'Cut' >> beam.ParDo(Cut(settings, context.shards))
+    | 'Until all are written' >> beam.CombineGlobally(stats.StatsCombineFn(num_classes))
+    | 'Cut' >> beam.ParDo(Cut(settings, context.shards, num_classes))
     | 'To all workers' >> beam.Reshuffle()
     | 'Finish' >> beam.ParDo(Finish(settings, num_classes))
-  )
-  _ = (
-    (scored, finished)
-    | 'Together' >> beam.Flatten()
     | 'Count' >> beam.CombineGlobally(stats.StatsCombineFn(num_classes))
     | 'Publish' >> beam.Map(publish, context)
   )
@@ -55,12 +55,16 @@ def build(scored: beam.PCollection[stats.Stats], context: RunContext) -> None:
 class Cut(beam.DoFn):
   """Cuts the output into parts, once all chunks are complete."""
 
-  def __init__(self, settings: flags.Settings, num_shards: int):
+  def __init__(self, settings: flags.Settings, num_shards: int, num_classes: int):
     self._settings, self._num_shards = settings, num_shards
+    self._nothing = stats.Stats.zero(num_classes)
 
-  def process(self, _: int) -> Iterator[parts.Part]:
-    """Yields the parts."""
-    yield from parts.plan(self._settings.output, self._num_shards, self._settings.rows_per_file)
+  def process(self, scored: stats.Stats) -> Iterator[tuple[parts.Part, stats.Stats]]:
+    """Yields the parts; what was counted in scoring goes with the first."""
+    settings, carried = self._settings, scored
+    for part in parts.plan(settings.output, self._num_shards, settings.rows_per_file):
+      yield part, carried
+      carried = self._nothing
 
 
 class Finish(beam.DoFn):
@@ -70,12 +74,12 @@ class Finish(beam.DoFn):
     self._settings, self._num_classes = settings, num_classes
     self._msec = timing.stage_counter('finish')
 
-  def process(self, part: parts.Part) -> Iterator[stats.Stats]:
-    """Yields what was counted in a part."""
-    settings, seconds = self._settings, dict[str, float]()
+  def process(self, cut: tuple[parts.Part, stats.Stats]) -> Iterator[stats.Stats]:
+    """Yields what was counted in a part, and what came with it."""
+    (part, carried), settings, seconds = cut, self._settings, dict[str, float]()
     with timing.timed(seconds, 'finish', self._msec):
       counts = parts.write(part, settings.output, settings.output_format, self._num_classes)
-    yield dataclasses.replace(counts, seconds=seconds)
+    yield dataclasses.replace(counts, seconds=seconds) + carried
 
 
 def publish(total: stats.Stats, context: RunContext) -> dict[str, Any]:

@@ -26,7 +26,7 @@ USERS = {
 
 OF_TENSORFLOW = re.compile(r'\{\{.*?\}\}| \[Op:.*|Collective ops is aborted by: ')
 # Lines before TensorFlow's reason for the failure of a graph, which has been traced elsewhere.
-OF_A_GRAPH = re.compile(r'^(Graph execution error:|Detected at node .*|\s.*)$', re.MULTILINE)
+OF_A_GRAPH = re.compile(r'^(Graph execution error:|Detected at node .*|[ \t].*)$', re.MULTILINE)
 
 
 class Failure(Exception):

@@ -31,6 +31,7 @@ HEADER_NAMES = {
   'model_label',
 }
 MAX_FOREIGN = 20  # kinds of foreign label in the summary
+MAX_FOREIGN_CHARACTERS = 100  # of each
 
 
 class LabelIndex:
@@ -113,7 +114,11 @@ def count_foreign(values: Sequence[Label] | None, indices: np.ndarray) -> dict[s
   if values is None:
     return {}
   foreign = np.flatnonzero(indices == chunk.UNKNOWN_LABEL).tolist()
-  return most_frequent(collections.Counter(to_text(values[row])[:100] for row in foreign))
+  texts = [to_text(values[row])[:MAX_FOREIGN_CHARACTERS] for row in foreign]
+  # Those of text files and folders may have bytes that are not UTF-8, which JSON cannot.
+  return most_frequent(
+    collections.Counter(text.encode('utf-8', 'replace').decode() for text in texts)
+  )
 
 
 def most_frequent(counts: Mapping[str, int], limit: int = MAX_FOREIGN) -> dict[str, int]:

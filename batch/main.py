@@ -116,8 +116,12 @@ def run_facts(
     'input_format': plan.format,
     'input_bytes': plan.bytes,
     'input_fingerprint': plan.fingerprint,
-    'settings': {name: getattr(args, name) for name in FIXED_FLAGS},
+    'settings': {name: _exact(getattr(args, name)) for name in FIXED_FLAGS},
   }
+
+
+def _exact(value: Any) -> Any:
+  return names.exact(value) if isinstance(value, str) else value
 
 
 def _check_rejects(summary: dict[str, Any], output: str, max_fraction: float) -> None:

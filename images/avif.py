@@ -48,6 +48,8 @@ def _item_offsets(data: bytes, at: int) -> Iterator[int]:
     base = int.from_bytes(data[at : at + base_bytes], 'big')
     (extents,) = struct.unpack_from('>H', data, at + base_bytes)
     at += base_bytes + 2
+    if not extents:
+      yield base  # so that it counts as a part
     for _ in range(extents):
       at += index_bytes if version in (1, 2) else 0
       yield base + int.from_bytes(data[at : at + offset_bytes], 'big')

@@ -12,6 +12,8 @@ from PIL import ImageFile
 MAX_SCANS = 100  # of a JPEG; encoders write about 10, and each passes over all pixels
 MAX_TILES = 4096  # of a JPEG 2000 file; its decoder allocates kilobytes for each
 MAX_COMPONENTS = 4
+MAX_CODESTREAMS = 100  # of a JPEG 2000 file, which usually has one
+MAX_MARKERS = 1000  # of a codestream's main header; encoders write about 10
 MAX_LAYERS = 1000  # encoders write some dozens at most
 MAX_PACKETS = 1 << 16  # tiles times layers
 MIN_PRECINCT_BITS = 4  # of a side; there is a structure for each precinct
@@ -64,6 +66,8 @@ def check_jpeg(data: bytes, max_pixels: int) -> None:
 
 def check_jpeg2000(data: bytes, max_pixels: int) -> None:
   """Checks the codestreams of a JPEG 2000 file, which need not be of the size in its box."""
+  if data.count(CODESTREAM) > MAX_CODESTREAMS:
+    raise ValueError(f'the JPEG 2000 file has more than {MAX_CODESTREAMS} codestreams: not decoded')
   start = -1
   while (start := data.find(CODESTREAM, start + 1)) >= 0:
     if start + 42 > len(data):
@@ -85,7 +89,9 @@ def check_jpeg2000(data: bytes, max_pixels: int) -> None:
 
 def _check_coding(data: bytes, at: int, tiles: int) -> None:
   """Checks the layers and precincts that the main header of a JPEG 2000 codestream declares."""
-  while at + 16 < len(data) and data[at : at + 2] != START_OF_TILE:
+  for _ in range(MAX_MARKERS):
+    if at + 16 >= len(data) or data[at : at + 2] == START_OF_TILE:
+      return
     length = int.from_bytes(data[at + 2 : at + 4], 'big')
     if data[at : at + 2] == CODING_STYLE:
       layers = int.from_bytes(data[at + 6 : at + 8], 'big')
@@ -94,6 +100,7 @@ def _check_coding(data: bytes, at: int, tiles: int) -> None:
       if layers > MAX_LAYERS or layers * tiles > MAX_PACKETS or is_too_fine:
         raise ValueError('the JPEG 2000 file has too many layers or precincts: not decoded')
     at += 2 + max(length, 2)
+  raise ValueError(f'the JPEG 2000 header has more than {MAX_MARKERS} markers: not decoded')
 
 
 def check_tiff(data: bytes, max_pixels: int) -> None:

@@ -34,6 +34,15 @@ def start(
   )
 
 
+def damage(data_dir: pathlib.Path, split: str, how: str) -> None:
+  """Cuts the file of a prepared split short, or removes it."""
+  (path,) = (data_dir / 'fashion_mnist/3.0.1').glob(f'*{split}.tfrecord*')
+  if how == 'cut':
+    os.truncate(path, path.stat().st_size // 2)
+  else:
+    path.unlink()
+
+
 # Python imports a module of this name by itself. Not even SIGKILL ends a process 1 that sends it to
 # itself, but os._exit leaves as little time for cleaning up.
 KILLER = """import os, re, sys

@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import pytest
+from absl import app
 
 from tests import edge_kit
 from tests.train_kit import ROOT, run_trainer, weights_sha256, write_image_folder
+from trainer import datasets
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason='only root may mount')
 
@@ -75,14 +77,22 @@ class TestAPreparedDataset:
     os.truncate(data_dir / 'fashion_mnist/3.0.1/dataset_info.json', 50)
     assert_refused(edge_kit.run(tmp_path / 'run', data_dir), f'--data_dir={data_dir}', 'delete')
 
-  @pytest.mark.parametrize('damage', ['cut', 'gone'])
-  def test_with_damaged_images_is_refused(self, damage, data_dir, tmp_path):
-    (path,) = (data_dir / 'fashion_mnist/3.0.1').glob('*train.tfrecord*')
-    if damage == 'cut':
-      os.truncate(path, path.stat().st_size // 2)
-    else:
-      path.unlink()
-    assert_refused(edge_kit.run(tmp_path / 'run', data_dir), f'--data_dir={data_dir}', 'delete')
+  @pytest.mark.parametrize(
+    ('split', 'damage', 'said'),
+    [('test', 'cut', 'damaged or cut short'), ('train', 'gone', 'missing')],
+  )
+  def test_with_damaged_images_is_refused(self, split, damage, said, data_dir, tmp_path):
+    edge_kit.damage(data_dir, split, damage)
+    result = edge_kit.run(tmp_path / 'run', data_dir)
+    assert_refused(result, f'--data_dir={data_dir}', f'(one of its files is {said})', 'delete')
+    assert not (tmp_path / 'run/settings.json').exists()
+
+  @pytest.mark.parametrize('dataset', ['fashion_mnist', 'folder'])
+  def test_is_not_made_where_nothing_can_be_written(self, dataset, idx_dir, tmp_path):
+    pictures = write_image_folder(tmp_path / 'pictures')
+    options = {'idx_dir': idx_dir} if dataset == 'fashion_mnist' else {'source': str(pictures)}
+    with pytest.raises(app.UsageError, match=r'^--data_dir=/dev/null/x: cannot be written to'):
+      datasets.load(dataset, data_dir='/dev/null/x', **options).read('train')
 
   @needs_root
   @pytest.mark.slow

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -49,10 +51,16 @@ class TestDifferentHosts:
       ('--source=pictures', r'worker 1 \(\S+\): --source=pictures: is for'),
       ('--workdir={other}', r'--workdir=\S+: on worker 1 \(\S+\) is not shared with worker 0'),
       ('--data_dir={small}', r'data=.* of 40 .* on worker 0 .*, data=.* of 4500 .* on worker 1'),
+      (
+        '--data_dir={cut}',
+        r'worker 1 \(\S+\): --data_dir=\S+: .* \(one of its files is damaged or cut',
+      ),
     ],
   )
   def test_are_named_by_both(self, flag, said, tiny_tfds_dir, small_tfds_dir, tmp_path):
-    other = flag.format(other=tmp_path / 'other', small=small_tfds_dir).split()
+    cut = pathlib.Path(shutil.copytree(tiny_tfds_dir, tmp_path / 'cut'))
+    edge_kit.damage(cut, 'test', 'cut')
+    other = flag.format(other=tmp_path / 'other', small=small_tfds_dir, cut=cut).split()
     here, there = configs(local())
     assert_both_refuse(
       edge_kit.start(tmp_path / 'run', tiny_tfds_dir, env=here),

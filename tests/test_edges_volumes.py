@@ -127,5 +127,13 @@ class TestFailures:
     failure = failures.explained(tf.errors.ResourceExhaustedError(None, None, message))
     assert (failure.code, str(failure).split(';')[0]) == (exit_codes.FAILED, 'a: No space left')
 
+  def test_of_a_tensorflow_graph_say_why_and_not_where(self):
+    message = (
+      'Graph execution error:\n\nDetected at node a defined at (most recent call last):\n'
+      '  File "trainer/main.py", line 132, in _run_main\n\n'
+      'Collective ops is aborted by: Connection refused\nRestart.\n\t [[{{node while}}]] [Op:a]'
+    )
+    assert failures.first_line(ValueError(message)) == 'Connection refused'
+
   def test_a_defect_is_none(self):
     assert failures.explained(ValueError('a bug')) is None

@@ -1,6 +1,7 @@
 """The dataset of a folder of pictures: what is read, which are held out, and what is refused."""
 
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -150,6 +151,9 @@ class TestPrepared:
       path.write_bytes(b'?' * path.stat().st_size)
     self.same(expected, load(photos, data_dir=str(home)))
     assert (whole / 'chunks.jsonl').read_text() == ''.join(lines)
+    os.truncate(whole / 'pixels', 64 * 64 * 3)
+    with pytest.raises(app.UsageError, match=f'{whole}: is damaged; delete it'):
+      load(photos, data_dir=str(home))
 
   def test_batches_from_disk_are_those_from_memory(self, photos, tmp_path):
     batches = [

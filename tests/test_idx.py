@@ -51,9 +51,12 @@ def test_a_file_that_is_cut_after_it_was_planned(tmp_path):
   assert [reject.id for reject in rejects] == [f'{path}#{row}' for row in range(30, ROWS)]
 
 
-@pytest.mark.parametrize('suffix', ['', '.gz'])
-def test_each_row_that_a_cut_file_lacks_is_a_reject(suffix, tmp_path):
-  path = write(tmp_path / (IMAGES + suffix), header(8, ROWS, 28, 28), PIXELS[:20].tobytes(), b'abc')
+@pytest.mark.parametrize(
+  ('suffix', 'kind', 'dtype'), [('', 8, 'u1'), ('.gz', 8, 'u1'), ('', 0x0B, '>i2')]
+)
+def test_each_row_that_a_cut_file_lacks_is_a_reject(suffix, kind, dtype, tmp_path):
+  content = PIXELS[:20].astype(dtype).tobytes()
+  path = write(tmp_path / (IMAGES + suffix), header(kind, ROWS, 28, 28), content, b'abc')
   found = reader_kit.read_all(tmp_path, chunk_images=7)
   np.testing.assert_array_equal(pixels_of(found)[..., 0], PIXELS[:20])
   assert [reject.id for reject in found.rejects] == [f'{path}#{row}' for row in range(20, ROWS)]

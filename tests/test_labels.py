@@ -3,6 +3,7 @@
 import decimal
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -97,27 +98,30 @@ def test_a_label_map_that_will_not_do_is_refused(text, said, tmp_path):
 
 def test_foreign_labels_and_repeated_ids_are_said_last(tmp_path, capsys):
   model_kit.export_model(tmp_path / 'model' / '1', labels=[f'class {i}' for i in range(10)])
-  rows = ['uri,id,label']
-  for number, data in enumerate(pictures.noise_pngs(6)):
-    (tmp_path / f'{number}.png').write_bytes(data)
-    rows.append(f'{number}.png,sku {number % 4},{"Hat" if number < 4 else number}')
-  (tmp_path / 'list.csv').write_text('\n'.join(rows))
-  argv = kit.flags_for(tmp_path / 'model' / '1', tmp_path / 'list.csv', tmp_path / 'a')
+  rows, root = [b'uri,id,label'], tmp_path / os.fsdecode(b'latin-1 \xe9')
+  root.mkdir()
+  for number, data in enumerate(pictures.noise_pngs(7)):
+    (root / f'{number}.png').write_bytes(data)
+    label = b'Hat' if number < 4 else b'Gr\xf6\xdfe' if number == 6 else b'%d' % number
+    rows.append(b'%d.png,sku %d,%s' % (number, number % 4, label))
+  (tmp_path / 'list.csv').write_bytes(b'\n'.join(rows))
+  table, flag = tmp_path / 'list.csv', f'--root={root}'
+  argv = kit.flags_for(tmp_path / 'model' / '1', table, tmp_path / 'a', flag)
   assert main.cli([*argv, *kit.IN_PROCESS]) == 0
   lines = capsys.readouterr().out.splitlines()
-  assert 'images whose id an earlier one has: 2' in lines
+  assert 'images whose id an earlier one has: 3' in lines
   assert lines[-1] == (
-    "4 images have a label that is not one of the model, such as 'Hat'; pass --label_map or "
-    '--label_offset'
+    "5 images have a label that is not one of the model, such as 'Hat', 'Gr??e'; pass --label_map "
+    'or --label_offset'
   )
   summary = json.loads((tmp_path / 'a' / 'summary.json').read_text())
-  assert summary['foreign_labels'] == {'Hat': 4}
-  assert summary['repeated_ids'] == 2
+  assert summary['foreign_labels'] == {'Hat': 4, 'Gr??e': 1}
+  assert summary['repeated_ids'] == 3
   (tmp_path / 'map.json').write_text('{"Hat": "class 3", "4": 4, "5": 5}')
-  argv = kit.flags_for(tmp_path / 'model' / '1', tmp_path / 'list.csv', tmp_path / 'b')
+  argv = kit.flags_for(tmp_path / 'model' / '1', table, tmp_path / 'b', flag)
   assert main.cli([*argv, f'--label_map={tmp_path}/map.json', *kit.IN_PROCESS]) == 0
   summary = json.loads((tmp_path / 'b' / 'summary.json').read_text())
-  assert (summary['images_labelled'], summary['images_with_foreign_label']) == (6, 0)
+  assert (summary['images_labelled'], summary['images_with_foreign_label']) == (6, 1)
   assert main.cli([*argv, '--resume', *kit.IN_PROCESS]) == 64
   assert 'label_map' in capsys.readouterr().err
   assert main.cli([*argv, '--label_map=x', '--label_offset=1']) == 64

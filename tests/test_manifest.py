@@ -213,6 +213,7 @@ def test_columns_are_named_numbered_and_carried(home):
     ('a.png,b.png\n', {}, 'has no header; name its columns by their numbers'),
     ('a.png,1\n', {'image_column': 'uri'}, '--image_column=uri: .* has no header; name a column'),
     ('', {}, 'contains no images'),
+    ('uri,label\n0.png,1\n'.encode('utf-32'), {}, 'is UTF-32; save it as UTF-8'),
     ('uri,label\n', {}, 'contains no images'),
   ],
 )

@@ -228,12 +228,16 @@ def bombs() -> dict[str, bytes]:
       j2k, size + bytes(8) + size, size + bytes(8) + struct.pack('>II', 1, 1)
     ),
     'jpeg 2000 layers': lying(j2k, b'\xff\x52\0\x0c\0\0\0\1', b'\xff\x52\0\x0c\0\0\xff\xff'),
+    'jpeg 2000 markers': lying(j2k, b'\xff\x52', b'\xff\x64\0\2' * 1001 + b'\xff\x52', 1),
+    'jpeg 2000 codestreams': j2k * 101,
     'ppm': b'P6 60000 60000 255\n' + bytes(100),
     'jpeg scans': saved(GREY, 'JPEG')[:-2] + scan * 200 + b'\xff\xd9',
   }
   if 'AVIF' in formats.READ:
     large = saved(Image.new('L', (2000, 2000)), 'AVIF', speed=10)
     found['avif'] = large
+    # An `iloc` box of items without extents, again and again.
+    found['avif parts'] = large[:16] + b'iloc\0\0\0\0\0\0\xff\xff' + bytes(1 << 16)
     found['avif boxes'] = lying(
       large, b'ispe\0\0\0\0' + struct.pack('>II', 2000, 2000), b'ispe\0\0\0\0' + size
     )

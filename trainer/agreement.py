@@ -1,10 +1,11 @@
 """What all hosts of a run agree on: before its first step, after every call, and at its end."""
 
+import contextlib
 import json
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -46,6 +47,21 @@ class Agreement:
     """
     with hosts.reraise_lost_worker(self._strategy):
       self.all_reduce_mean(0)
+    self._await_others()
+
+  def fail(self, failure: Exception) -> NoReturn:
+    """Raises what all hosts know from the last exchange and are about to raise."""
+    self._await_others()
+    raise failure
+
+  def _await_others(self) -> None:
+    """Returns when all hosts have the result of the last exchange.
+
+    A process that ended sooner would cut off one that is still receiving it. In here nothing is
+    exchanged, so it does not matter if another one is gone.
+    """
+    with contextlib.suppress(tf.errors.OpError):
+      self.all_reduce_mean(0)
 
   def together(self, work: Callable[[], Facts]) -> list[Facts]:
     """Returns what `work` returns on each host, in the order of hosts.names().
@@ -62,7 +78,8 @@ class Agreement:
     while True:
       with hosts.reraise_lost_worker(self._strategy):
         reports = self._exchange(job.report())
-      _raise_failure(reports)
+      if failure := _failure(reports):
+        self.fail(failure)
       if all('facts' in report for report in reports):
         return [report['facts'] for report in reports]
       time.sleep(PULSE_SECONDS)
@@ -74,7 +91,8 @@ class Agreement:
       app.UsageError: it does; the message has the name and the values on both hosts.
       failures.Failure, hosts.LostWorker: as `together`.
     """
-    _raise_difference(self.together(work))
+    if difference := _difference(self.together(work)):
+      self.fail(app.UsageError(f'{difference}; pass the same on every host'))
 
   def _exchange(self, mine: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns what each host passes, in the order of hosts.names()."""
@@ -118,15 +136,16 @@ class _Job:
     return self._report
 
 
-def _raise_failure(reports: list[dict[str, Any]]) -> None:
-  """Raises the first failure among the hosts' reports, with the host's name."""
+def _failure(reports: list[dict[str, Any]]) -> failures.Failure | None:
+  """Returns the first failure among the hosts' reports, with the host's name."""
   for name, report in zip(hosts.names(), reports):
     if 'failure' in report:
-      raise failures.Failure(f'{name}: {report["failure"]}', report['code'])
+      return failures.Failure(f'{name}: {report["failure"]}', report['code'])
+  return None
 
 
-def _raise_difference(facts: list[Facts]) -> None:
-  """Raises app.UsageError if a host's facts are not those of the first one."""
+def _difference(facts: list[Facts]) -> str:
+  """Returns the names and values of what is not the same on a host as on the first one."""
   for i, theirs in enumerate(facts[1:], 1):
     names = hosts.names()
     differing = [
@@ -135,4 +154,5 @@ def _raise_difference(facts: list[Facts]) -> None:
       if facts[0].get(name) != theirs.get(name)
     ]
     if differing:
-      raise app.UsageError(f'{"; ".join(differing)}; pass the same on every host')
+      return '; '.join(differing)
+  return ''

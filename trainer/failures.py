@@ -24,7 +24,9 @@ USERS = {
   errno.EROFS,
 }
 
-OF_TENSORFLOW = re.compile(r'\{\{.*?\}\}| \[Op:.*')
+OF_TENSORFLOW = re.compile(r'\{\{.*?\}\}| \[Op:.*|Collective ops is aborted by: ')
+# Lines before TensorFlow's reason for the failure of a graph, which has been traced elsewhere.
+OF_A_GRAPH = re.compile(r'^(Graph execution error:|Detected at node .*|[ \t].*)$', re.MULTILINE)
 
 
 class Failure(Exception):
@@ -59,9 +61,12 @@ def explained(error: Exception) -> Failure | None:
 def first_line(error: BaseException) -> str:
   """Returns the first line of an error's message, or its kind if it has none.
 
-  Without what TensorFlow adds: the names of the operation and of its device.
+  Without what TensorFlow adds: the names of the operation and of its device, and its place.
   """
-  lines = OF_TENSORFLOW.sub('', str(error)).strip().splitlines()
+  message = str(error)
+  if message.startswith('Graph execution error:'):
+    message = OF_A_GRAPH.sub('', message)
+  lines = OF_TENSORFLOW.sub('', message).strip().splitlines()
   return (lines or [type(error).__name__])[0].strip()
 
 

@@ -34,6 +34,7 @@ class Ready:
     images: a description of the training images that differs if one of them does.
     train: the images to train on.
     validation: the images to select the best epoch with.
+    test: the images to test with, which nothing looks at before the best epoch is chosen.
     finished: the metrics, if the run is finished already.
   """
 
@@ -42,6 +43,7 @@ class Ready:
   images: str
   train: data.Examples
   validation: data.Examples
+  test: data.Examples
   finished: dict[str, Any] | None
 
   def owned(self) -> dict[str, Any]:
@@ -126,9 +128,11 @@ def _check_shared(directory: str, is_chief: bool, agreed: agreement.Agreement) -
       files.remove([path])
   for name, theirs in zip(hosts.names(), found):
     if theirs['mark'] != found[0]['mark']:
-      raise app.UsageError(
-        f'--workdir={theirs["directory"]}: on {name} is not shared with {hosts.names()[0]}, which '
-        f'writes to {found[0]["directory"]}; pass a gs:// directory or one on a shared disk'
+      agreed.fail(
+        app.UsageError(
+          f'--workdir={theirs["directory"]}: on {name} is not shared with {hosts.names()[0]}, '
+          f'which writes to {found[0]["directory"]}; pass a gs:// directory or one on a shared disk'
+        )
       )
 
 
@@ -143,7 +147,11 @@ def _read_mark(path: str) -> str | None:
 
 
 def _read(config: Config, directory: str, replicas: int) -> Ready:
-  """Reads the training images, unless something is wrong that is known without them."""
+  """Reads the images of all splits, unless something is wrong that is known without them.
+
+  Those of the test, too: that they are damaged must be known before hours of training, and by all
+  hosts.
+  """
   precision = devices.dtype_policy(config.recipe.precision)
   dataset = _load(config)
   held_out = config.recipe.validation_examples or VALIDATION_EXAMPLES
@@ -163,7 +171,8 @@ def _read(config: Config, directory: str, replicas: int) -> Ready:
     split = everything, dataset.read('validation')
   else:
     split = data.split_validation(everything, validation_examples, recipe.seed)
-  ready = Ready(recipe, dataset, _describe(dataset, everything, *split), *split, finished=None)
+  images, test = _describe(dataset, everything, *split), dataset.read('test')
+  ready = Ready(recipe, dataset, images, *split, test, finished=None)
   workdir.check(directory, ready.owned())
   found = workdir.finished(directory)
   if found and found['epochs'] == recipe.num_epochs:

@@ -73,8 +73,7 @@ def _train(
     with hosts.reraise_lost_worker(strategy):
       trainer = fit.Trainer(strategy, recipe, dataset, ready.train)
       history = loop.Loop(trainer, ready.validation, directory, out, config.loop, agreed).run()
-    trained_on = ready.train, ready.validation
-    found = _test_and_export(recipe, strategy, dataset, history, trained_on, out)
+    found = _test_and_export(strategy, ready, history, out)
     agreed.barrier()
   return found
 
@@ -116,27 +115,21 @@ def _count_shared(test: data.Examples, *trained_on: data.Examples) -> int:
 
 
 def _test_and_export(
-  recipe: Recipe,
-  strategy: tf.distribute.Strategy,
-  dataset: Dataset,
-  history: History,
-  trained_on: tuple[data.Examples, data.Examples],
-  out: str,
+  strategy: tf.distribute.Strategy, ready: preparation.Ready, history: History, out: str
 ) -> dict[str, Any]:
   """Writes the model of the best epoch, its report and, last, its metrics, which are returned."""
-  train, validation = trained_on
+  recipe, dataset, test = ready.recipe, ready.dataset, ready.test
   spec = models.Spec(dataset.image_shape, len(dataset.labels))
   if recipe.calibrate:
-    history = _calibrated(recipe, spec, dataset, history, validation)
+    history = _calibrated(recipe, spec, dataset, history, ready.validation)
   weights = history.best_weights
   classifier = export.build_classifier(recipe.model, spec, weights, dataset.labels)
-  test = dataset.read('test')  # read only now, after the best epoch was chosen
   probabilities = export.predict(classifier, test.pixels)
   found = metrics.metrics(recipe, strategy, history, probabilities, test.labels, dataset.labels)
-  found['test_images_in_training'] = _count_shared(test, *trained_on)
-  card = metrics.model_card(found, dataset, train, validation)
+  found['test_images_in_training'] = _count_shared(test, ready.train, ready.validation)
+  card = metrics.model_card(found, dataset, ready.train, ready.validation)
   export.save(classifier, card, os.path.join(out, 'export', '1'))
-  report.write(out, found, dataset, history.rows, train, test, probabilities)
+  report.write(out, found, dataset, history.rows, ready.train, test, probabilities)
   plain_keras.save(plain_keras.build(recipe.model, spec, weights), out)
   workdir.write(os.path.join(out, workdir.METRICS), json.dumps(found, indent=2) + '\n')
   return found

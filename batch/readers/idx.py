@@ -184,7 +184,7 @@ def _to_columns(
   if header.dtype != np.uint8:
     with np.errstate(invalid='ignore'):
       pixels = values.astype(np.uint8)
-    fits = (pixels == values).reshape(len(values), -1).all(axis=1)
+    fits = (pixels == values).all(axis=tuple(range(1, values.ndim)))
     reason = f'a pixel, of type {header.dtype.name}, is not a whole number from 0 to 255'
     columns.rejects = [
       chunk.Reject(f'{uri}#{row}', 'read', reason) for row, fit in zip(rows, fits) if not fit

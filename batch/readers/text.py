@@ -10,6 +10,8 @@ import csv
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from absl import app
+
 from batch.readers import stream
 
 BLOCK_BYTES = 1 << 20
@@ -50,8 +52,14 @@ class Row(NamedTuple):
 
 
 def find_encoding(uri: str) -> Encoding:
-  """Returns how a text file is stored, from its beginning."""
+  """Returns how a text file is stored, from its beginning.
+
+  Raises:
+    app.UsageError: it is UTF-32, which nothing writes unasked.
+  """
   head = stream.Stream(uri).take(BLOCK_BYTES)
+  if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+    raise app.UsageError(f'{uri}: is UTF-32; save it as UTF-8')
   name = _name_encoding(head)
   text = codecs.getincrementaldecoder(name)('replace').decode(head)
   line_end = b'\r' if '\r' in text and '\n' not in text else b'\n'

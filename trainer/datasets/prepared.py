@@ -22,6 +22,7 @@ from storage import files
 from trainer import stored
 from trainer.datasets import tfds_directory
 
+ROOT = 'prepared'  # in the --data_dir
 LAYOUT = 1  # raised when a change makes the files of before useless
 
 
@@ -62,7 +63,9 @@ class Directory:
     self._bytes = 0
     if not self.is_complete:
       os.makedirs(self._incomplete, exist_ok=True)
-    self._restore()
+      self._restore()
+    else:
+      self._check()
 
   @property
   def pixels(self) -> str:
@@ -76,6 +79,23 @@ class Directory:
     """Reads the lines of which all images are there."""
     if not os.path.exists(self._journal()):
       return
+    self._read_lines()
+    os.truncate(self.pixels, self._bytes)
+    self._write_lines('w', self.lines)
+
+  def _check(self) -> None:
+    """Reads all lines.
+
+    Raises:
+      app.UsageError: a file, or a part of one, is missing.
+    """
+    with contextlib.suppress(FileNotFoundError):
+      self._read_lines()
+      if self._bytes == os.path.getsize(self.pixels):
+        return
+    raise app.UsageError(f'{self._final}: is damaged; delete it to prepare it again')
+
+  def _read_lines(self) -> None:
     available = os.path.getsize(self.pixels)
     with open(self._journal(), encoding='utf-8') as journal, contextlib.suppress(ValueError):
       for text in journal:  # the last one may be cut short
@@ -85,9 +105,6 @@ class Directory:
           break
         self.lines.append(line)
         self._bytes = size
-    if not self.is_complete:
-      os.truncate(self.pixels, self._bytes)
-      self._write_lines('w', self.lines)
 
   def add(self, line: dict[str, Any], pixels: np.ndarray) -> None:
     """Adds a chunk: uint8 (n, *shape), and `line`, with at least `shape` and n `labels`."""
@@ -122,10 +139,9 @@ def opened(data_dir: str, *identity: Any) -> Iterator[Directory]:
   if not files.is_local(data_dir):
     raise app.UsageError(f'--data_dir={data_dir}: pictures are prepared on a disk; pass a path')
   key = hashlib.sha256(repr((LAYOUT, *identity)).encode()).hexdigest()[:16]
-  root = os.path.join(data_dir, 'prepared')
-  path = os.path.join(root, key)
+  path = os.path.join(data_dir, ROOT, key)
   if os.path.isdir(path):
     yield Directory(path)
     return
-  with files.as_usage_error(f'--data_dir={data_dir}'), tfds_directory.locked(root):
+  with files.as_usage_error(f'--data_dir={data_dir}'), tfds_directory.locked(data_dir, ROOT):
     yield Directory(path)

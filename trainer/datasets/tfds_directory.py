@@ -52,16 +52,43 @@ def damage_named(where: str) -> Iterator[None]:
   except NO_DAMAGE:
     raise
   except Exception as error:
-    raise app.UsageError(
-      f'{where}: cannot be read ({failures.first_line(error)}); {REMEDY}'
-    ) from error
+    raise app.UsageError(f'{where}: cannot be read ({_reason(error)}); {REMEDY}') from error
+
+
+def _reason(error: Exception) -> str:
+  """Returns what is wrong, in words that do not depend on TensorFlow's version if it says it."""
+  if isinstance(error, tf.errors.DataLossError | tf.errors.OutOfRangeError):
+    return 'one of its files is damaged or cut short'
+  if isinstance(error, tf.errors.NotFoundError | FileNotFoundError):
+    return 'one of its files is missing'
+  if isinstance(error, tf.errors.InvalidArgumentError):
+    return 'one of its records is damaged'
+  return failures.first_line(error)
 
 
 @contextlib.contextmanager
-def locked(root: str) -> Iterator[None]:
-  """Serializes preparation between processes with a file lock, if the file system has locks."""
-  os.makedirs(root, exist_ok=True)
-  with open(os.path.join(root, '.fashion_mnist.lock'), 'w', encoding='utf-8') as lock:
+def locked(data_dir: str, folder: str = '') -> Iterator[None]:
+  """Serializes preparation between processes with a file lock, if the file system has locks.
+
+  Args:
+    data_dir: the value of the flag.
+    folder: the name of the folder in it where that happens, if not in itself.
+
+  Raises:
+    app.UsageError: it cannot be written to.
+  """
+  root = os.path.join(data_dir, folder) if folder else data_dir
+  try:
+    os.makedirs(root, exist_ok=True)
+    lock = open(os.path.join(root, '.fashion_mnist.lock'), 'w', encoding='utf-8')  # noqa: SIM115
+  except OSError as error:
+    if error.errno not in failures.USERS:
+      raise
+    raise app.UsageError(
+      f'--data_dir={data_dir}: cannot be written to ({error.strerror}); change that, or pass '
+      'another directory'
+    ) from error
+  with lock:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:

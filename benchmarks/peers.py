@@ -55,6 +55,7 @@ def set_environment(home: pathlib.Path) -> None:
     'PYSPARK_PYTHON': sys.executable,
     'JAVA_HOME': str(home / 'java'),
     'SPARK_LOCAL_IP': '127.0.0.1',
+    'RAY_worker_niceness': '0',  # by default 15; other load should affect all alike
   }
 
 
@@ -73,7 +74,7 @@ def command(way: str, model: str) -> rates.Command:
 
 
 def agreement(args: argparse.Namespace, pattern: str, home: pathlib.Path) -> dict[str, float]:
-  """Returns the fraction of images that have the same class as by ours; raises if one lacks.
+  """Returns the fraction of images that have the same class as by ours, for each way.
 
   Raises:
     RuntimeError: a peer and the scorer did not score the same images, each once.

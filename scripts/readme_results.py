@@ -153,6 +153,8 @@ def peers_rate(peers: dict) -> str:
     ('ray', 'Ray Data'),
     ('stock', 'stock RunInference'),
   ):
+    if way not in found:
+      continue
     times = peers['speedup'][way]
     parts.append(f'{name} {_rate(found[way])}' + (f': {times:.2f} times' if times else ''))
   return '; '.join(parts) + f' ({images:,} images)'

@@ -192,7 +192,6 @@ def test_peers(small_tfds_dir, short_run):
     f'--model={short_run}/export/1',
     '--images=2000',
     '--shards=2',
-    *('--ways', 'ours', 'spark', 'stock'),
   )
   assert list(found['speedup']) == ['spark', 'stock']
   for way, rate in found['images_per_second'].items():

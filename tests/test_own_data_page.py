@@ -17,7 +17,7 @@ from trainer import datasets, export
 
 COMMAND = re.compile(r'^    python -m (\S+) (.*)$', re.MULTILINE)
 QUICK = {  # further flags
-  'trainer.main': ['--epochs=40', '--image_size=24'],
+  'trainer.main': ['--epochs=30', '--image_size=24'],
   'batch.main': ['--label_from=directory', '--direct_num_workers=1'],
 }
 LETTERS = 'ACX'
@@ -39,11 +39,11 @@ def photograph(letter: str, random: np.random.Generator) -> Image.Image:
 def home(tmp_path_factory) -> pathlib.Path:
   """Returns a directory with photos/ and new-photos/ after the page's commands were run there."""
   home, random = tmp_path_factory.mktemp('own'), np.random.default_rng(0)
-  for folder, count in (('photos', 80), ('new-photos', 20)):
+  for folder, count in (('photos', 240), ('new-photos', 20)):
     for letter in LETTERS:
       (home / folder / letter).mkdir(parents=True)
       for number in range(count):
-        photograph(letter, random).save(home / folder / letter / f'{number:02}.jpg', quality=92)
+        photograph(letter, random).save(home / folder / letter / f'{number:03}.jpg', quality=92)
   for module, flags in COMMAND.findall((ROOT / 'docs/own-data.md').read_text()):
     quick = ['--epochs=1'] if '--init_from' in flags or '--data_dir' in flags else []
     result = subprocess.run(
@@ -76,7 +76,7 @@ def test_new_photos_are_scored_as_the_trainer_would_to_the_digit(home):
 @pytest.mark.slow
 def test_the_training_held_out_a_tenth_of_each_class(home):
   trained = json.loads((home / 'runs/mine/metrics.json').read_text())
-  assert [row['test_images'] for row in trained['per_class'].values()] == [8, 8, 8]
+  assert [row['test_images'] for row in trained['per_class'].values()] == [24, 24, 24]
   assert trained['test_images_in_training'] == 0
   assert trained['test_accuracy'] >= 0.9
 

@@ -77,6 +77,15 @@ def place(shard: chunk.Shard, places: Places) -> chunk.Shard:
   )
 
 
+def whole(shards: Sequence[chunk.Shard]) -> list[chunk.Shard]:
+  """Returns the shards with all ranges of a file as one shard, which needs no survey."""
+  return [
+    dataclasses.replace(shard, stop=-1, is_range=False) if shard.is_range else shard
+    for shard in shards
+    if not shard.is_range or shard.start == 0
+  ]
+
+
 def _place(survey: Survey) -> tuple[str, int]:
   return survey.shard.uri, survey.shard.start
 

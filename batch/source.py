@@ -77,7 +77,13 @@ def join(surveys: Iterable[ranges.Survey], settings: flags.Settings) -> ranges.P
 
 
 def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.ReadImages]:
-  """Returns the images of a shard after its first `skip`, rejects counted, in chunks."""
+  """Returns the images of a shard after its first `skip`, rejects counted, in chunks.
+
+  Raises:
+    ValueError: the shard is a range, of which nothing is known yet.
+  """
+  if shard.is_range:
+    raise ValueError(f'{shard}: use ranges.place or ranges.whole first')
   return map(_with_exact_ids, reader(shard.format).read(shard, skip, settings))
 
 

@@ -1,8 +1,11 @@
 """Datasets of tables of pictures, and of TFDS by name: what is read and what is refused."""
 
 import csv
+import io
 import json
 import pathlib
+import tarfile
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import app
 
+from batch import cutting
 from tests import edge_kit, pictures
 from tests.train_kit import run_trainer
 from trainer import data, datasets
@@ -27,6 +31,24 @@ def images() -> np.ndarray:
 
 
 LABELS = [9] * 10 + [10] * 10
+
+
+def write_tar(path: pathlib.Path, encoded: Sequence[bytes]) -> None:
+  with tarfile.open(path.with_suffix('.tar'), 'w') as archive:
+    for number, (content, label) in enumerate(zip(encoded, LABELS)):
+      for suffix, value in (('png', content), ('cls', b'%d' % label)):
+        member = tarfile.TarInfo(f'{number:02}.{suffix}')
+        member.size = len(value)
+        archive.addfile(member, io.BytesIO(value))
+
+
+def write_tfrecord(path: pathlib.Path, encoded: Sequence[bytes]) -> None:
+  with tf.io.TFRecordWriter(str(path.with_suffix('.tfrecord'))) as writer:
+    for content, label in zip(encoded, LABELS):
+      image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[content]))
+      number = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+      features = tf.train.Features(feature={'image': image, 'label': number})
+      writer.write(tf.train.Example(features=features).SerializeToString())
 
 
 class TestManifest:
@@ -64,6 +86,17 @@ class TestManifest:
     ]
     for split in datasets.SPLITS:
       np.testing.assert_array_equal(*(dataset.read(split).pixels for dataset in both))
+
+  @pytest.mark.parametrize('write', [write_tar, write_tfrecord])
+  def test_a_large_file_is_read_whole(self, write, images, tmp_path, monkeypatch):
+    """The scorer shares such a file among workers, as ranges of bytes."""
+    monkeypatch.setattr(cutting, 'MIN_SHARD_BYTES', 1000)
+    write(tmp_path / 'large', [pictures.saved(image, 'PNG') for image in images])
+    (path,) = tmp_path.iterdir()
+    dataset = datasets.load('manifest', source=str(path))
+    read = np.concatenate([dataset.read(split).pixels for split in datasets.SPLITS])
+    assert sorted(map(bytes, read)) == sorted(map(bytes, images))
+    assert dataset.rejects == []
 
   def test_pictures_without_a_label_or_a_file_are_left_out(self, table):
     table.write_text(table.read_text() + 'missing.png,9,train\n3.png,,train\n')

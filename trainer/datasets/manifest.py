@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from absl import app
 
-from batch import chunk, flags, source
+from batch import chunk, flags, ranges, source
 from storage import files
 from trainer.datasets import SPLITS, Dataset, Options, gathering, pictures, scorers_readers
 
@@ -60,7 +60,8 @@ def _plan(path: str, settings: flags.Settings) -> source.Plan:
 
 
 def _chunks(where: str, plan: source.Plan, settings: flags.Settings) -> Iterator[gathering.Chunk]:
-  read = itertools.chain.from_iterable(source.read(shard, 0, settings) for shard in plan.shards)
+  shards = ranges.whole(plan.shards)  # one after the other
+  read = itertools.chain.from_iterable(source.read(shard, 0, settings) for shard in shards)
   return scorers_readers.to_chunks(read, lambda images: _splits(where, images, settings))
 
 

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import io
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -198,7 +199,7 @@ def copy(source: str, directory: str, last: str) -> None:
   def upload(name: str) -> None:
     """Writes one file of the folder."""
     with open(os.path.join(source, name), 'rb') as file:
-      write(target + name, file.read())
+      gcs_writer.upload(_blob(target + name), target + name, file, **CALL)
 
   names = [
     os.path.relpath(os.path.join(root, name), source)
@@ -221,8 +222,8 @@ def local_copy(directory: str) -> Iterator[str]:
         return
       path = os.path.join(scratch, uri.removeprefix(prefix))
       os.makedirs(os.path.dirname(path), exist_ok=True)
-      with open(path, 'wb') as file:
-        file.write(read(uri, None))
+      with open_bytes(uri) as stored, open(path, 'wb') as file:
+        shutil.copyfileobj(stored, file, gcs_reader.MAX_RANGE_BYTES)
 
     _for_each(download, [file.uri for file in _inside(directory)])
     yield scratch

@@ -10,7 +10,8 @@ from absl import app
 from PIL import Image
 
 from images import model_card
-from tests import edge_kit, pictures
+from storage import files
+from tests import bucket, edge_kit, pictures
 from tests.train_kit import run_trainer, write_image_folder
 from trainer import data, datasets
 from trainer.datasets import scorers_readers
@@ -164,9 +165,16 @@ class TestPrepared:
       for name in one:
         np.testing.assert_array_equal(one[name], other[name])
 
-  def test_a_bucket_is_refused(self, photos):
-    with pytest.raises(app.UsageError, match='--data_dir=gs://x: pictures are prepared on a disk'):
-      load(photos, data_dir='gs://x')
+  def test_in_a_bucket_they_are_prepared_once(self, photos, tmp_path):
+    with bucket.serving_this_process(tmp_path, every=3) as running:
+      running.create('lookbook')
+      first = load(photos, data_dir='gs://lookbook/data')
+      self.same(load(photos), first)
+      names = [os.path.basename(file.uri) for file in files.list_files('gs://lookbook/data')]
+      assert names == ['chunks.jsonl', 'pixels']
+      for path in photos.glob('*/*.jpg'):
+        path.write_bytes(b'?' * path.stat().st_size)
+      self.same(first, load(photos, data_dir='gs://lookbook/data'))
 
 
 class TestRefused:

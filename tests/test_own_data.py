@@ -18,8 +18,8 @@ from absl import app
 from batch import cutting
 from tests import edge_kit, pictures
 from tests.train_kit import run_trainer
-from trainer import data, datasets
-from trainer.datasets import splits
+from trainer import data, datasets, stored
+from trainer.datasets import splits, tfds_set
 
 SIDES = ['train'] * 6 + ['val'] * 2 + ['test'] * 2  # of each class
 
@@ -191,6 +191,15 @@ class TestOfTfds:
     test = dataset.read('test')
     read = {(int(label), pixels.tobytes()) for label, pixels in zip(test.labels, test.pixels)}
     assert read == {(i // 10, images[i].tobytes()) for i in (8, 9, 18, 19)}
+
+  def test_a_large_one_is_prepared_on_a_disk(self, data_dir, images, monkeypatch):
+    in_memory = datasets.load('nines_and_tens', data_dir=data_dir)
+    monkeypatch.setattr(tfds_set, 'LARGE_BYTES', 0)
+    for _ in range(2):
+      on_disk = datasets.load('nines_and_tens', data_dir=data_dir)
+      for split in datasets.SPLITS:
+        assert isinstance(on_disk.read(split).pixels, stored.Images)
+        np.testing.assert_array_equal(in_memory.read(split).pixels, on_disk.read(split).pixels[:])
 
   def test_in_another_size_and_colour(self, data_dir):
     dataset = datasets.load('nines_and_tens', data_dir=data_dir, image_size=40, channels='rgb')

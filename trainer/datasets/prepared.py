@@ -4,7 +4,8 @@
     ROOT/prepared/KEY/chunks.jsonl   a line for each chunk of them: labels, checksums, rejects
 
 While it is made it is called KEY.incomplete: a line is written after its images, so a preparation
-that was killed goes on after its last line.
+that was killed goes on after its last line. For a ROOT in a bucket that happens in a temporary
+directory, which is uploaded when it is complete; later trainings copy it to a disk of their own.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +25,7 @@ from trainer import stored
 from trainer.datasets import tfds_directory
 
 ROOT = 'prepared'  # in the --data_dir
+JOURNAL = 'chunks.jsonl'
 LAYOUT = 1  # raised when a change makes the files of before useless
 
 
@@ -56,8 +59,13 @@ class Directory:
     is_complete: whether there is nothing to add.
   """
 
-  def __init__(self, path: str):
-    self._final, self._incomplete = path, f'{path}.incomplete'
+  def __init__(self, path: str, bucket: str | None = None):
+    """
+    Args:
+      path: of the directory, once it is complete.
+      bucket: the directory in a bucket that becomes a copy of it then.
+    """
+    self._final, self._incomplete, self._bucket = path, f'{path}.incomplete', bucket
     self.is_complete = os.path.isdir(path)
     self.lines: list[dict[str, Any]] = []
     self._bytes = 0
@@ -73,7 +81,7 @@ class Directory:
     return os.path.join(self._final if self.is_complete else self._incomplete, 'pixels')
 
   def _journal(self) -> str:
-    return os.path.join(os.path.dirname(self.pixels), 'chunks.jsonl')
+    return os.path.join(os.path.dirname(self.pixels), JOURNAL)
 
   def _restore(self) -> None:
     """Reads the lines of which all images are there."""
@@ -120,13 +128,16 @@ class Directory:
   def images(self) -> stored.Images:
     """Returns all images, uint8 (N, *shape)."""
     count = sum(len(line['labels']) for line in self.lines)
-    return stored.Images(self.pixels, tuple(self.lines[0]['shape']), np.arange(count))
+    file = open(self.pixels, 'rb', buffering=0)  # noqa: SIM115 - open as long as the images are used
+    return stored.Images(file, tuple(self.lines[0]['shape']), np.arange(count))
 
   def complete(self) -> None:
     """Gives the directory its final name."""
     if not self.is_complete:
       os.rename(self._incomplete, self._final)
       self.is_complete = True
+      if self._bucket:
+        files.copy(self._final, self._bucket, last=JOURNAL)
 
 
 @contextlib.contextmanager
@@ -134,14 +145,32 @@ def opened(data_dir: str, *identity: Any) -> Iterator[Directory]:
   """Yields the directory for what `identity` describes; other processes wait.
 
   Raises:
-    app.UsageError: `data_dir` is in a bucket, or cannot be written to.
+    app.UsageError: `data_dir` cannot be written to.
   """
-  if not files.is_local(data_dir):
-    raise app.UsageError(f'--data_dir={data_dir}: pictures are prepared on a disk; pass a path')
   key = hashlib.sha256(repr((LAYOUT, *identity)).encode()).hexdigest()[:16]
+  if not files.is_local(data_dir):
+    home = files.join(data_dir, ROOT, key)
+    with files.as_usage_error(f'--data_dir={data_dir}'), _copied(home) as directory:
+      yield directory
+    return
   path = os.path.join(data_dir, ROOT, key)
   if os.path.isdir(path):
     yield Directory(path)
     return
   with files.as_usage_error(f'--data_dir={data_dir}'), tfds_directory.locked(data_dir, ROOT):
     yield Directory(path)
+
+
+@contextlib.contextmanager
+def _copied(uri: str) -> Iterator[Directory]:
+  """Yields a directory on a disk with what is prepared in a bucket, if it is.
+
+  It is deleted at the end of the block, but for its open files. Processes that prepare the same at
+  the same time upload the same.
+  """
+  if files.exists(files.join(uri, JOURNAL)):
+    with files.local_copy(uri) as path:
+      yield Directory(path)
+    return
+  with tempfile.TemporaryDirectory() as scratch:
+    yield Directory(os.path.join(scratch, 'made'), uri)

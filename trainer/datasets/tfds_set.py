@@ -3,6 +3,7 @@
 The encoded pictures are read and decoded as the scorer decodes files, not by TFDS.
 """
 
+import dataclasses
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from trainer.datasets import DATASETS, SPLITS, Dataset, Options, gathering, pict
 from trainer.datasets import fashion_mnist_files as published
 
 CHUNK_PICTURES = 512  # read and decoded at a time
+LARGE_BYTES = 1 << 30  # of a dataset, in TFDS's files: its images are prepared on a disk
 NAME = re.compile(r'\w+(/[\w.-]+)?(:[\d.]+)?')  # in TFDS's own catalogue: no path, no community's
 
 
@@ -46,15 +48,22 @@ def load(name: str, options: Options) -> Dataset:
     _chunks(f'--data_dir={root}: {name}', builder, splits, image, label),
     order=builder.info.features[label].names,
     total=sum(builder.info.splits[split].num_examples for split in splits),
+    fingerprint=_fingerprint(builder) if builder.info.dataset_size > LARGE_BYTES else '',
   )
   return pictures.to_dataset(
     source,
-    options,
+    dataclasses.replace(options, data_dir=root),
     name=f'{name.partition(":")[0]}/{builder.version}',
     title=builder.info.full_name,
     homepage=builder.info.homepage or '',
     license=builder.info.redistribution_info.license,
   )
+
+
+def _fingerprint(builder: tfds.core.DatasetBuilder) -> str:
+  """Returns a text that differs for another dataset, or another version of it."""
+  shards = {name: split.shard_lengths for name, split in builder.info.splits.items()}
+  return repr((builder.info.full_name, builder.info.dataset_size, sorted(shards.items())))
 
 
 def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:

@@ -80,9 +80,7 @@ class Gathered(NamedTuple):
   shape: ImageShape
 
 
-def gather(
-  source: Source, options: Options, store: prepared.Memory | prepared.Directory
-) -> Gathered:
+def gather(source: Source, options: Options, store: prepared.Store) -> Gathered:
   """Reads and decodes the pictures that are not in the store yet, and returns all.
 
   Raises:
@@ -108,7 +106,7 @@ def gather(
   return found
 
 
-def _fill(source: Source, options: Options, store: prepared.Memory | prepared.Directory) -> None:
+def _fill(source: Source, options: Options, store: prepared.Store) -> None:
   """Decodes the chunks after those that the store has, and adds them."""
   bar = progress.Progress(source.total or 0)
   shape = tuple(store.lines[0]['shape']) if store.lines else None

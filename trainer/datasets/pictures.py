@@ -42,9 +42,7 @@ def to_dataset(source: Source, options: Options, **facts: Any) -> Dataset:
   )
 
 
-def _store(
-  fingerprint: str, options: Options
-) -> contextlib.AbstractContextManager[prepared.Memory | prepared.Directory]:
+def _store(fingerprint: str, options: Options) -> contextlib.AbstractContextManager[prepared.Store]:
   if not fingerprint or not options.data_dir:
     return contextlib.nullcontext(prepared.Memory())
   return prepared.opened(options.data_dir, fingerprint, options.image_size, options.channels)

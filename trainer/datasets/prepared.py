@@ -140,6 +140,9 @@ class Directory:
         files.copy(self._final, self._bucket, last=JOURNAL)
 
 
+Store = Memory | Directory
+
+
 @contextlib.contextmanager
 def opened(data_dir: str, *identity: Any) -> Iterator[Directory]:
   """Yields the directory for what `identity` describes; other processes wait.

@@ -80,7 +80,7 @@ def locked(data_dir: str, folder: str = '') -> Iterator[None]:
   root = os.path.join(data_dir, folder) if folder else data_dir
   try:
     os.makedirs(root, exist_ok=True)
-    lock = open(os.path.join(root, '.fashion_mnist.lock'), 'w', encoding='utf-8')  # noqa: SIM115
+    lock = open(os.path.join(root, '.lookbook.lock'), 'w', encoding='utf-8')  # noqa: SIM115
   except OSError as error:
     if error.errno not in failures.USERS:
       raise

@@ -97,9 +97,10 @@ def _find_one(pattern: str, input_format: str, output: str, passed_over: Counts)
     used = {file.uri for some in chosen.values() for file in some}
     passed_over.update(sniff.kind_of(file.uri) for file in inside if file.uri not in used)
   if not chosen:
+    also = '' if input_format != AUTO else ', and their format with --input_format'
     raise app.UsageError(
       f'--input={pattern}: no file there has a recognized extension or holds an image'
-      f'{_but(passed_over)}; name the files with a pattern, and their format with --input_format'
+      f'{_but(passed_over)}; name the files with a pattern{also}'
     )
   return chosen
 

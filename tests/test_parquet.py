@@ -147,12 +147,12 @@ def test_sparks_images_are_their_pixels(tmp_path):
   bad = {'origin': 'f/b.png', 'height': -1, 'width': -1, 'nChannels': -1, 'mode': -1, 'data': b''}
   rows = [{**image, 'data': grey.tobytes()}, bad]
   found = read(tmp_path, pa.table({'image': rows}))
-  pixels, reasons, converted, _ = [*decode.decode(found.encoded, 'none', 10**6, (28, 28, 1)), None][
-    :4
-  ]
-  assert (reasons, converted, found.ids) == ({}, 0, ['f/a.png'])
-  np.testing.assert_array_equal(pixels[0, ..., 0], grey)
-  assert [reject.id for reject in found.rejects] == ['f/b.png']
+  decoded = decode.decode(found.encoded, 'none', 10**6, (28, 28, 1))
+  assert (decoded.reasons, decoded.converted, found.ids) == ({}, 0, ['f/a.png'])
+  np.testing.assert_array_equal(decoded.pixels[0, ..., 0], grey)
+  (reject,) = found.rejects
+  assert reject.id == 'f/b.png'
+  assert reject.reason.startswith('Spark could not decode it')
 
 
 def test_hugging_faces_class_labels_are_names(tmp_path):

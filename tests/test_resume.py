@@ -55,6 +55,16 @@ class TestKilled:
     assert_ends_as(tmp_path / 'killed', tmp_path / 'whole')
 
   @pytest.mark.slow
+  def test_reading_from_a_disk_ends_with_the_weights_of_one_from_memory(self, tmp_path):
+    source = write_image_folder(tmp_path / 'pictures', images=700)
+    flags = ('--dataset=folder', f'--source={source}', '--epochs=6')
+    result = run_trainer(f'--workdir={tmp_path / "whole"}', *FLAGS, *flags)
+    assert result.returncode == 0, result.stderr
+    self.kill_and_finish(tmp_path / 'killed', str(tmp_path / 'data'), KILLS, *flags)
+    assert list(tmp_path.glob('data/prepared/*/pixels'))
+    assert_ends_as(tmp_path / 'killed', tmp_path / 'whole')
+
+  @pytest.mark.slow
   def test_after_the_last_step_ends_with_the_same_model_and_report(
     self, undisturbed, small_tfds_dir, tmp_path
   ):

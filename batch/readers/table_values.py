@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 # Channels by OpenCV's code of the type, in the structs of Spark's image source.
-SPARK_CHANNELS = {0: 1, 16: 3, 24: 4}
+SPARK_CHANNELS = {0: 1, 16: 3, 24: 4}  # by the mode, which is OpenCV's
+SPARK_UNDECODED = -1
 PATH_MEMBERS = ('path', 'origin')  # of structs of images
 SPARK_MEMBERS = {'height', 'width', 'mode', 'data'}
 IS_BYTES = (
@@ -197,6 +198,8 @@ def _from_spark(value: dict[str, Any] | None) -> bytes | str | None:
   """Returns the pixels in a struct of Spark's image source, blue first, as a PNG file."""
   if value is None or value['data'] is None:
     return None
+  if value['mode'] == SPARK_UNDECODED:
+    return 'Spark could not decode it when it wrote the table'
   height, width, data = value['height'] or 0, value['width'] or 0, value['data']
   channels = SPARK_CHANNELS.get(value['mode'], 0)
   if not 0 < len(data) == height * width * channels:

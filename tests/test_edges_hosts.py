@@ -89,6 +89,22 @@ class TestMeeting:
     assert process.returncode == code
     assert f'stopped by {number.name}' in edge_kit.assert_one_line(said)
 
+  @pytest.mark.slow
+  @pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+  def test_a_signal_ends_the_wait_for_a_host_that_has_died(
+    self, number, code, tiny_tfds_dir, tmp_path
+  ):
+    """It was there, and never joins: TensorFlow waits for it, in C++."""
+    addresses = local()
+    with socket.create_server(('127.0.0.1', int(addresses[1].split(':')[1]))):
+      process = edge_kit.start(tmp_path, tiny_tfds_dir, env=configs(addresses)[0])
+      edge_kit.read_until(process, 'every host is there')
+      time.sleep(3)  # until TensorFlow waits
+      process.send_signal(number)
+      _, said = process.communicate()
+    assert process.returncode == code
+    assert f'stopped by {number.name}' in edge_kit.assert_one_line(said)
+
   def test_a_taken_port_is_named(self, tiny_tfds_dir, tmp_path):
     addresses = local()
     with socket.create_server(('127.0.0.1', int(addresses[0].split(':')[1]))):
@@ -97,10 +113,17 @@ class TestMeeting:
     line = edge_kit.assert_one_line(result.stderr)
     assert re.search(rf'port \d+ of this host, {addresses[0]}, cannot be used', line)
 
-  def test_a_name_without_an_address_is_named(self, tiny_tfds_dir, tmp_path):
-    addresses = [local()[0], 'no-such-host.invalid:2222']
-    environment = configs(addresses)[0]
-    result = edge_kit.run(tmp_path, tiny_tfds_dir, '--lookup_seconds=0', env=environment)
+  @pytest.mark.parametrize('own', [True, False])
+  def test_a_name_without_an_address_is_named(self, own, tiny_tfds_dir, tmp_path):
+    here, there = local()
+    names = ['no-such-host.invalid:' + here.split(':')[1], there]
+    environment = configs(names if own else names[::-1])[0]
+    with (
+      socket.create_server(('127.0.0.1', int(there.split(':')[1])))
+      if own
+      else contextlib.nullcontext()
+    ):
+      result = edge_kit.run(tmp_path, tiny_tfds_dir, '--lookup_seconds=0', env=environment)
     assert result.returncode == 64
     assert 'no-such-host.invalid has no address' in edge_kit.assert_one_line(result.stderr)
 

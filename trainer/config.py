@@ -42,7 +42,7 @@ class Network:
 
 
 NETWORKS = {
-  'seed': Network(epochs=36, min_side=16, label_smoothing=0.05),
+  'seed': Network(epochs=42, min_side=16, label_smoothing=0.05),
   'best': Network(epochs=70, min_side=4, shift=2, erase=0.5, label_smoothing=0.05),
 }
 

@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
 
 MAX_MESSAGE_BYTES = 1 << 20
@@ -62,6 +63,9 @@ def main() -> None:
   """
   descriptor, verbose = map(int, sys.argv[1:])
   _import_all()
+  # Python 3.12 and later warn of threads, whose locks a forked process would find taken for ever.
+  # There are OpenBLAS's and jemalloc's, which prepare for a fork.
+  warnings.filterwarnings('ignore', 'This process .* is multi-threaded', DeprecationWarning)
   signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
   server = os.getpid()
   with socket.socket(fileno=descriptor) as launcher:

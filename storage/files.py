@@ -33,6 +33,8 @@ def is_local(uri: str) -> bool:
 
 def _backend(uri: str) -> Backend:
   """Returns the backend module for a URI. That of Cloud Storage takes 0.3 s to import."""
+  if '\0' in uri:
+    raise OSError(f'{uri!a}: has a null character, which no name has; correct it')
   if is_local(uri):
     return local
   if not uri.startswith(CLOUD):

@@ -117,7 +117,7 @@ def test_rows_may_contain_line_breaks_within_quotes(home):
     ('"0.png,1', 'a quote is opened and not closed'),
     ('a,b.png,3', 'the row has 3 fields'),
     (',3', 'the row names no image'),
-    ('0.png\0,3', 'embedded null byte'),
+    ('0.png\0,3', 'has a null character'),
     ('missing.png,3', 'No such file'),
     ('.,3', 'Is a directory'),
     ('https://host/a.png,3', 'files are local or gs://'),

@@ -19,6 +19,7 @@ from absl import app
 
 from batch import arguments, closing, exit_codes, flags, names, runner
 from images import model_card
+from runtime import text
 from storage import files
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _configure_logging(verbose: bool) -> None:
 
 
 def _fail(message: str, exit_code: int) -> int:
-  print(f'lookbook-score: {message}', file=sys.stderr, flush=True)
+  print(f'lookbook-score: {text.one_line(message)}', file=sys.stderr, flush=True)
   return exit_code
 
 
@@ -198,10 +199,10 @@ def _stop(*_) -> None:
 
 def root_cause(error: Exception) -> str:
   """Returns one line: the error, or the one that a worker's traceback in its message ends with."""
-  _, traceback_begin, text = str(error).rpartition('Traceback (most recent call last):\n')
+  _, traceback_begin, said = str(error).rpartition('Traceback (most recent call last):\n')
   if traceback_begin:
-    return next((line for line in text.splitlines() if line[:1].strip()), type(error).__name__)
-  return f'{type(error).__name__}: {(text.splitlines() or [""])[0]}'
+    return next((line for line in said.splitlines() if line[:1].strip()), type(error).__name__)
+  return f'{type(error).__name__}: {(said.splitlines() or [""])[0]}'
 
 
 if __name__ == '__main__':

@@ -155,6 +155,12 @@ def test_sparks_images_are_their_pixels(tmp_path):
   assert reject.reason.startswith('Spark could not decode it')
 
 
+def test_a_table_without_rows_is_no_collection(tmp_path):
+  image = pa.struct([('bytes', pa.binary()), ('path', pa.string())])
+  with pytest.raises(app.UsageError, match='contains no images'):
+    read(tmp_path, pa.table({'image': pa.array([], image)}))
+
+
 def test_hugging_faces_class_labels_are_names(tmp_path):
   label = {'names': ['zebra', 'Coat'], '_type': 'ClassLabel'}
   features = {'photo': {'_type': 'Image'}, 'label': label}

@@ -7,6 +7,8 @@ import sys
 import time
 
 import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import (
   DirectOptions,
@@ -145,6 +147,15 @@ def test_a_failed_job_is_one_line_and_its_traceback_only_if_asked(tmp_path, caps
   shown = capsys.readouterr().err.splitlines()
   assert 'Traceback (most recent call last):' in shown
   assert shown[-1] == line
+
+
+def test_a_name_of_several_lines_is_escaped(tmp_path, capsys):
+  model_kit.export_model(tmp_path / 'model')
+  pq.write_table(pa.table({'two\nlines': [1]}), tmp_path / 'a.parquet')
+  paths = (tmp_path / 'model', tmp_path / 'a.parquet', tmp_path / 'out')
+  assert main.cli(kit.flags_for(*paths, *kit.IN_PROCESS)) == 64
+  (line,) = capsys.readouterr().err.splitlines()
+  assert 'has no column of images, only two\\nlines; name one' in line
 
 
 def test_a_failed_worker_process_is_one_line_too(tmp_path):

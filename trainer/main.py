@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from runtime import process
+from runtime import process, text
 from trainer import config, exit_codes, failures, signals
 
 WORKDIR = flags.DEFINE_string(
@@ -127,7 +127,7 @@ def _exit(failure: failures.Failure) -> NoReturn:
   """
   with contextlib.suppress(OSError):  # nobody may be there to read it
     sys.stdout.flush()
-    print(f'lookbook-train: {failure}', file=sys.stderr, flush=True)
+    print(f'lookbook-train: {text.one_line(str(failure))}', file=sys.stderr, flush=True)
   os._exit(failure.code)
 
 

@@ -132,9 +132,10 @@ def _compare_paths(table: row_groups.Table, layout: Layout, rows: int, found: _P
 
 
 def _all_differ(compared: Sequence[pa.ChunkedArray] | None) -> bool:
-  if not compared:
+  parts = [part for column in compared or [] for part in column.chunks]
+  if not parts:
     return False
-  paths = pa.chunked_array([part for column in compared for part in column.chunks])
+  paths = pa.chunked_array(parts)
   given = paths.filter(pc.not_equal(paths, ''))  # without nulls
   return pc.count_distinct(given).as_py() == len(given)
 

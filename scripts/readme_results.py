@@ -57,7 +57,7 @@ class Column:
     if row.name not in self.files:
       return DASH
     figure, day = row.cell(self.files[row.name]), self.day(row.name)
-    return figure if day == self.days()[-1] else f'{figure} ({day})'
+    return figure if day == self.days()[-1] or figure == DASH else f'{figure} ({day})'
 
 
 def columns() -> list[Column]:

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import pathlib
+import shutil
 import tarfile
 from collections.abc import Sequence
 
@@ -200,6 +202,16 @@ class TestOfTfds:
       for split in datasets.SPLITS:
         assert isinstance(on_disk.read(split).pixels, stored.Images)
         np.testing.assert_array_equal(in_memory.read(split).pixels, on_disk.read(split).pixels[:])
+
+  def test_a_large_one_on_a_read_only_disk_is_read_into_memory(
+    self, data_dir, tmp_path, monkeypatch
+  ):
+    home = shutil.copytree(data_dir, tmp_path / 'data', ignore=lambda *_: ['prepared'])
+    monkeypatch.setattr(tfds_set, 'LARGE_BYTES', 0)
+    monkeypatch.setattr(os, 'access', lambda *_: False)  # for root every disk can be written
+    dataset = datasets.load('nines_and_tens', data_dir=str(home))
+    assert isinstance(dataset.read('train').pixels, np.ndarray)
+    assert not (home / 'prepared').exists()
 
   def test_in_another_size_and_colour(self, data_dir):
     dataset = datasets.load('nines_and_tens', data_dir=data_dir, image_size=40, channels='rgb')

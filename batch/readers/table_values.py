@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 # Channels by OpenCV's code of the type, in the structs of Spark's image source.
-SPARK_CHANNELS = {0: 1, 16: 3, 24: 4}  # by the mode, which is OpenCV's
+SPARK_CHANNELS = {0: 1, 16: 3, 24: 4}
 SPARK_UNDECODED = -1
 PATH_MEMBERS = ('path', 'origin')  # of structs of images
 SPARK_MEMBERS = {'height', 'width', 'mode', 'data'}

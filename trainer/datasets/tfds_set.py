@@ -14,7 +14,16 @@ from absl import app, logging
 
 from storage import files
 from trainer import data
-from trainer.datasets import DATASETS, SPLITS, Dataset, Options, gathering, pictures, tfds_directory
+from trainer.datasets import (
+  DATASETS,
+  SPLITS,
+  Dataset,
+  Options,
+  gathering,
+  pictures,
+  prepared,
+  tfds_directory,
+)
 from trainer.datasets import fashion_mnist_files as published
 
 CHUNK_PICTURES = 512  # read and decoded at a time
@@ -48,7 +57,7 @@ def load(name: str, options: Options) -> Dataset:
     _chunks(f'--data_dir={root}: {name}', builder, splits, image, label),
     order=builder.info.features[label].names,
     total=sum(builder.info.splits[split].num_examples for split in splits),
-    fingerprint=_fingerprint(builder) if builder.info.dataset_size > LARGE_BYTES else '',
+    fingerprint=_fingerprint(builder) if _is_for_disk(builder, root) else '',
   )
   return pictures.to_dataset(
     source,
@@ -58,6 +67,17 @@ def load(name: str, options: Options) -> Dataset:
     homepage=builder.info.homepage or '',
     license=builder.info.redistribution_info.license,
   )
+
+
+def _is_for_disk(builder: tfds.core.DatasetBuilder, root: str) -> bool:
+  """Returns whether the images are prepared in `root`: if they are many, and it can be written."""
+  if builder.info.dataset_size <= LARGE_BYTES:
+    return False
+  is_there = os.path.isdir(os.path.join(root, prepared.ROOT))
+  if is_there or not files.is_local(root) or os.access(root, os.W_OK):
+    return True
+  logging.warning(f'--data_dir={root}: cannot be written to; all images are kept in memory')
+  return False
 
 
 def _fingerprint(builder: tfds.core.DatasetBuilder) -> str:

@@ -4,7 +4,9 @@ This depends on the input only, not on the number of workers, so that a run resu
 the input in the same way.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+
+from storage import files
 
 # Eight shards for each of 64 workers keep all of them busy to the end, if there is enough to do.
 SHARDS = 512
@@ -39,13 +41,15 @@ def manifest_rows(rows: int, unit: int, max_rows: int) -> int:
   return max(min(even, max_rows // unit), 1) * unit
 
 
-def cut(sizes: Sequence[int], max_items: int, max_bytes: int) -> Iterator[slice]:
-  """Yields slices of consecutive items, each with at most so many items and, beside one, bytes."""
-  start = held = 0
-  for place, size in enumerate(sizes):
-    if place > start and (place - start == max_items or held + size > max_bytes):
-      yield slice(start, place)
-      start, held = place, 0
-    held += size
-  if start < len(sizes):
-    yield slice(start, len(sizes))
+def cut(found: Iterable[files.File], max_items: int, max_bytes: int) -> Iterator[list[files.File]]:
+  """Yields consecutive files, at most so many and, unless it is a single one, of so many bytes."""
+  some: list[files.File] = []
+  held = 0
+  for file in found:
+    if some and (len(some) == max_items or held + file.size > max_bytes):
+      yield some
+      some, held = [], 0
+    some.append(file)
+    held += file.size
+  if some:
+    yield some

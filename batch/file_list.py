@@ -5,9 +5,9 @@ many for Dataflow, and that is 200,000 names.
 """
 
 import dataclasses
-import io
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from batch import chunk
@@ -25,23 +25,19 @@ class Block(NamedTuple):
   stop: int
 
 
-def store(shards: Sequence[chunk.Shard], left: Sequence[chunk.Shard], output: str) -> list[Block]:
-  """Writes the list of all shards, and returns where those are that are left to do.
+def store(shards: Iterable[chunk.Shard], left: Sequence[int], output: str) -> list[Block]:
+  """Writes the list of all shards, and returns where those are whose numbers are in `left`.
 
   A block is a single shard, unless there are very many; then shards that are done may be between
   others. A resumed run has the same shards, and finds the list of the run that it resumes.
   """
-  home, lines = files.join(output, NAME), io.BytesIO()
-  places: dict[int, tuple[int, int]] = {}
-  for shard in shards:
-    start = lines.tell()
-    lines.write(json.dumps(_to_json(shard)).encode() + b'\n')
-    places[shard.number] = start, lines.tell()
-  if not files.exists(home):
-    files.write(home, lines.getvalue())
+  home, ends = files.join(output, NAME), [0]
+  with open(os.devnull, 'wb') if files.exists(home) else files.writing(home) as file:
+    for shard in shards:
+      ends.append(ends[-1] + file.write(json.dumps(_to_json(shard)).encode() + b'\n'))
   step = max(-(-len(left) // MAX_BLOCKS), 1)
   groups = [left[first : first + step] for first in range(0, len(left), step)]
-  return [Block(home, places[some[0].number][0], places[some[-1].number][1]) for some in groups]
+  return [Block(home, ends[some[0]], ends[some[-1] + 1]) for some in groups]
 
 
 def read(block: Block) -> Iterator[chunk.Shard]:

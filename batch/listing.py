@@ -5,22 +5,22 @@ files of one format are read, and all others are passed over and counted.
 """
 
 import collections
-import concurrent.futures
-import errno
 import functools
 import importlib
+import itertools
 import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 from absl import app
 
 from batch import names
 from batch.readers import READERS, base, image_files, sniff
-from storage import files
+from storage import files, spool
+from storage.spool import Spool
 
 AUTO = 'auto'
 TFDS_METADATA = 'dataset_info.json'
@@ -34,13 +34,13 @@ LOG_SECONDS = 10.0  # between lines about a long listing
 logger = logging.getLogger(__name__)
 
 Counts = collections.Counter[str]
-Groups = dict[str, list[files.File]]  # files by format; '' if the name implies none
+Groups = dict[str, Spool[files.File]]  # files by format; '' if the name implies none
 
 
 class Found(NamedTuple):
   """The files to read, sorted, their format, and what was passed over, by kind."""
 
-  files: list[files.File]
+  files: Collection[files.File]
   format: str
   passed_over: Counts
 
@@ -52,38 +52,36 @@ def find(patterns: Sequence[str], input_format: str, output: str) -> Found:
     app.UsageError: a pattern names nothing that can be read, or the files are of several formats.
     OSError: a directory cannot be read.
   """
-  passed_over, chosen = Counts(), collections.defaultdict[str, list[files.File]](list)
+  passed_over, chosen = Counts(), collections.defaultdict[str, Spool[files.File]](Spool)
   for pattern in patterns:
     for kind, some in _find_one(pattern, input_format, output, passed_over).items():
-      chosen[kind] += some
+      chosen[kind].extend(some)
   if len(chosen) > 1:
     raise app.UsageError(_several_formats(chosen))
   ((kind, found),) = chosen.items()
-  return Found(sorted(_once(found, len(patterns))), kind, passed_over)
+  return Found(spool.in_order(found if len(patterns) == 1 else _once(found)), kind, passed_over)
 
 
-def _once(found: Sequence[files.File], patterns: int) -> Iterable[files.File]:
-  """Returns each file once, by the first of its names, if several patterns may name the same."""
-  if patterns == 1:
-    return found
-  real = functools.lru_cache(os.path.realpath)
-  by_place: dict[str, files.File] = {}
+def _once(found: Iterable[files.File]) -> Iterator[files.File]:
+  """Yields each file once, by the first of its names: several patterns may name the same."""
+  real, places = functools.lru_cache(os.path.realpath), set()
   for file in found:
     home, name = os.path.split(file.uri)
     place = f'{real(home)}/{name}' if files.is_local(file.uri) else file.uri
-    by_place.setdefault(place, file)
-  return by_place.values()
+    if place not in places:
+      places.add(place)
+      yield file
 
 
 def _find_one(pattern: str, input_format: str, output: str, passed_over: Counts) -> Groups:
   """Returns the files of one pattern by their format."""
-  watched = functools.partial(_logged, pattern)
-  matched = files.match(pattern, passed_over, watched)
-  if len(matched) == 1 and matched[0].uri == pattern:
-    return {_format_of(matched[0], input_format): matched}
+  matched = spool.in_order(_logged(pattern, files.iter_match(pattern, passed_over)))
+  first = next(iter(matched), None)
+  if first and first.uri == pattern and len(matched) == 1:
+    return {_format_of(first, input_format): matched}
   is_pattern = bool(matched)
   counts = Counts()
-  found = matched or files.list_files(pattern, counts, watched)
+  found = matched or Spool(_logged(pattern, files.iter_files(pattern, counts)))
   found = found or _below(pattern, passed_over, counts)
   passed_over.update(counts)
   inside = _without_results(pattern, found, output, passed_over)
@@ -94,8 +92,8 @@ def _find_one(pattern: str, input_format: str, output: str, passed_over: Counts)
     )
   chosen = _choose(_group(inside), input_format, is_pattern)
   if sum(map(len, chosen.values())) < len(inside):
-    used = {file.uri for some in chosen.values() for file in some}
-    passed_over.update(sniff.kind_of(file.uri) for file in inside if file.uri not in used)
+    used = itertools.chain.from_iterable(chosen.values())
+    passed_over.update(_kinds(inside) - _kinds(used))
   if not chosen:
     also = '' if input_format != AUTO else ', and their format with --input_format'
     raise app.UsageError(
@@ -103,6 +101,10 @@ def _find_one(pattern: str, input_format: str, output: str, passed_over: Counts)
       f'{_but(passed_over)}; name the files with a pattern{also}'
     )
   return chosen
+
+
+def _kinds(found: Iterable[files.File]) -> Counts:
+  return Counts(sniff.kind_of(file.uri) for file in found)
 
 
 def _logged(pattern: str, found: Iterable[files.File]) -> Iterator[files.File]:
@@ -115,12 +117,12 @@ def _logged(pattern: str, found: Iterable[files.File]) -> Iterator[files.File]:
     yield file
 
 
-def _below(pattern: str, passed_over: Counts, counts: Counts) -> list[files.File]:
+def _below(pattern: str, passed_over: Counts, counts: Counts) -> Spool[files.File]:
   """Returns the files below the directories that a pattern matches, if it matches nothing else."""
   if not set(pattern) & set('*?['):
-    return []
+    return Spool()
   passed_over.pop('directory', None)
-  return files.match(files.join(pattern, '**'), counts)
+  return spool.in_order(files.iter_match(files.join(pattern, '**'), counts))
 
 
 def _but(passed_over: Counts) -> str:
@@ -132,7 +134,7 @@ def _format_of(file: files.File, input_format: str) -> str:
   """Returns the format of a file that was named."""
   if input_format != AUTO:
     return input_format
-  kind = guess_format(file.uri) or ('image' if _holds_image(file) else '')
+  kind = guess_format(file.uri) or ('image' if image_files.holds_image(file.uri) else '')
   if not kind:
     raise app.UsageError(
       f'--input: the name {file.uri} does not imply a format; pass --input_format'
@@ -152,8 +154,8 @@ def guess_format(uri: str) -> str:
   return next((kind for kind in READERS if re.search(reader(kind).FILE_NAME, name)), '')
 
 
-def _group(found: Sequence[files.File]) -> Groups:
-  groups: Groups = collections.defaultdict(list)
+def _group(found: Iterable[files.File]) -> Groups:
+  groups: Groups = collections.defaultdict(Spool)
   for file in found:
     groups[guess_format(file.uri)].append(file)
   return groups
@@ -161,13 +163,13 @@ def _group(found: Sequence[files.File]) -> Groups:
 
 def _choose(groups: Groups, input_format: str, is_pattern: bool) -> Groups:
   """Returns the files that are meant, by format: of more than one only if it is unclear which."""
-  unknown = groups.pop('', [])
+  unknown = groups.pop('', Spool[files.File]())
   if input_format != AUTO and (input_format != 'image' or is_pattern):
     # What a pattern names is of the format that the user says, unless its name says another.
-    some = groups.get(input_format, []) + (unknown if is_pattern else [])
+    some = Spool(itertools.chain(groups.get(input_format, ()), unknown if is_pattern else ()))
     return {input_format: some} if some else {}
   if any(os.path.basename(file.uri) == TFDS_METADATA for file in unknown):
-    groups, unknown = {kind: groups[kind] for kind in groups if kind == 'tfrecord'}, []
+    groups, unknown = {kind: groups[kind] for kind in groups if kind == 'tfrecord'}, Spool()
   _add_images(groups, unknown)
   if input_format != AUTO:
     groups = {kind: groups[kind] for kind in groups if kind == input_format}
@@ -176,35 +178,18 @@ def _choose(groups: Groups, input_format: str, is_pattern: bool) -> Groups:
   return groups
 
 
-def _add_images(groups: Groups, unknown: Sequence[files.File]) -> None:
+def _add_images(groups: Groups, unknown: Iterable[files.File]) -> None:
   """Adds those of unknown format that hold an image, to become rejects also those unreadable."""
-  candidates = [file for file in unknown if sniff.may_be_image(file.uri)]
-  is_local = all(files.is_local(file.uri) for file in candidates)
-  threads = image_files.LOCAL_THREADS if is_local else image_files.CLOUD_THREADS
-  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    holds_image = list(pool.map(_holds_image, candidates))
-  images = [file for file, holds in zip(candidates, holds_image) if holds]
-  unclear = [file for file, holds in zip(candidates, holds_image) if holds is None]
+  images, unclear = image_files.holding_images(
+    file for file in unknown if sniff.may_be_image(file.uri)
+  )
   if images or ('image' in groups and unclear):
-    groups.setdefault('image', []).extend(images + unclear)
-
-
-def _holds_image(file: files.File) -> bool | None:
-  """Returns whether a file begins as an image does, or None if it cannot be opened."""
-  try:
-    with files.open_bytes(file.uri) as opened:
-      return sniff.is_image(opened.read(sniff.HEAD_BYTES))
-  except (FileNotFoundError, PermissionError):
-    return None
-  except OSError as error:
-    if error.errno == errno.ELOOP:
-      return None
-    raise
+    groups.setdefault('image', Spool()).extend(itertools.chain(images, unclear))
 
 
 def _without_results(
-  pattern: str, found: Sequence[files.File], output: str, passed_over: Counts
-) -> list[files.File]:
+  pattern: str, found: Spool[files.File], output: str, passed_over: Counts
+) -> Spool[files.File]:
   """Returns the files that no run of the scorer has written there.
 
   Raises:
@@ -214,13 +199,14 @@ def _without_results(
   if homes:
     homes &= {match[1] for file in found if (match := CHUNK_COUNTS.fullmatch(file.uri))}
   exists = not files.is_local(output) or os.path.isdir(output)
-  here = [file for file in found if not exists or not _is_in(file.uri, output)]
+  here = Spool(file for file in found if not _is_in(file.uri, output)) if exists else found
   if found and not here:
     raise app.UsageError(
       f'--output={output}: contains the input {pattern}; pass a directory that has nothing else '
       'in it'
     )
-  kept = [file for file in here if not any(file.uri.startswith(f'{home}/') for home in homes)]
+  starts = tuple(f'{home}/' for home in homes)
+  kept = Spool(file for file in here if not file.uri.startswith(starts)) if homes else here
   passed_over.update({RESULT: len(found) - len(kept)} if len(kept) < len(found) else {})
   return kept
 
@@ -235,8 +221,8 @@ def _is_in(uri: str, directory: str) -> bool:
 _real = functools.lru_cache(os.path.realpath)
 
 
-def _several_formats(groups: Mapping[str, Sequence[files.File]]) -> str:
-  examples = ', '.join(f'{kind} ({some[0].uri})' for kind, some in sorted(groups.items()))
+def _several_formats(groups: Groups) -> str:
+  examples = ', '.join(f'{kind} ({next(iter(groups[kind])).uri})' for kind in sorted(groups))
   flags = ' or '.join(f'--input_format={kind}' for kind in sorted(groups))
   return (
     f'--input: names files of several formats: {examples}; pass {flags} to read those and pass '

@@ -91,7 +91,7 @@ def _score(
   root = runner.create_pipeline(options)
   with files.as_usage_error(f'--output={settings.output}: cannot be written'):
     found = sink.claim(settings.output, facts, args.overwrite, args.resume)
-    left = sink.unfinished(plan.shards, settings.output, settings.output_format, found)
+    left = sink.unfinished(len(plan.shards), settings.output, settings.output_format, found)
     blocks = file_list.store(plan.shards, left, settings.output)
   limit, count = args.max_reject_fraction, len(plan.shards)
   context = finishing.RunContext(

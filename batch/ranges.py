@@ -77,7 +77,7 @@ def place(shard: chunk.Shard, places: Places) -> chunk.Shard:
   )
 
 
-def whole(shards: Sequence[chunk.Shard]) -> list[chunk.Shard]:
+def whole(shards: Iterable[chunk.Shard]) -> list[chunk.Shard]:
   """Returns the shards with all ranges of a file as one shard, which needs no survey."""
   return [
     dataclasses.replace(shard, stop=-1, is_range=False) if shard.is_range else shard

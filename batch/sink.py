@@ -84,14 +84,14 @@ def _check_same_run(output: str, settings: dict[str, Any], remedy: str) -> None:
 
 
 def unfinished(
-  shards: Sequence[chunk.Shard], output: str, output_format: str, found: Sequence[files.File]
-) -> list[chunk.Shard]:
-  """Returns the shards that are not scored to their end; none once the parts are decided.
+  num_shards: int, output: str, output_format: str, found: Sequence[files.File]
+) -> list[int]:
+  """Returns the numbers of shards that are not scored to their end; none once parts are decided.
 
   Parts without a decision, which an interrupted --overwrite may leave, are removed.
 
   Args:
-    shards: all of them.
+    num_shards: how many there are.
     output: the directory.
     output_format: that of the predictions.
     found: what `claim` returned.
@@ -105,7 +105,9 @@ def unfinished(
   if {*_top_level(output, found)} & {parts.COUNTS, parts.PREDICTIONS, parts.REJECTS}:
     parts.clear(output)
   complete = chunk_log.parse(found)
-  return [shard for shard in shards if not chunk_log.is_complete(complete.get(shard.number, []))]
+  return [
+    number for number in range(num_shards) if not chunk_log.is_complete(complete.get(number, []))
+  ]
 
 
 def write(scored: chunk.Scored, output: str, card: model_card.ModelCard, top_k: int) -> stats.Stats:

@@ -2,13 +2,16 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from absl import app
 
 from batch import chunk, flags, listing, names, ranges
 from batch.listing import reader
 from storage import files
+from storage.spool import Spool
+
+SHARDS_IN_MEMORY = 16  # each may have thousands of names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,22 +19,26 @@ class Plan:
   """The shards of the input and what the summary reports about them.
 
   Attributes:
-    images: their number, or None if only reading tells.
+    shards: in the order of their numbers.
+    ranges: those of them that are ranges.
+    images: the number of images, or None if only reading tells.
     fingerprint: equal for two plans only if they name the same files of the same sizes.
     passed_over: what planning left out, by kind.
   """
 
-  shards: list[chunk.Shard]
+  shards: Collection[chunk.Shard]
+  ranges: Sequence[chunk.Shard]
   format: str
   images: int | None
   bytes: int
   fingerprint: str
   passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 
-  def ranges_of(self, shards: Iterable[chunk.Shard]) -> list[chunk.Shard]:
-    """Returns all ranges of the files of which some are among `shards`."""
-    cut = {shard.uri for shard in shards if shard.is_range}
-    return [shard for shard in self.shards if shard.is_range and shard.uri in cut]
+  def ranges_of(self, left: Sequence[int]) -> list[chunk.Shard]:
+    """Returns all ranges of the files of which some are among the shards with these numbers."""
+    numbers = set(left)
+    cut = {shard.uri for shard in self.ranges if shard.number in numbers}
+    return [shard for shard in self.ranges if shard.uri in cut]
 
 
 def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -> Plan:
@@ -44,17 +51,21 @@ def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -
   matched, kind, passed_over = listing.find(patterns, input_format, settings.output)
   _check_settings(kind, settings)
   parts, images, passed_over_inside = reader(kind).plan(matched, settings)
-  if not parts:
+  shards, cut = Spool[chunk.Shard](block=SHARDS_IN_MEMORY), []
+  for part in parts:
+    shard = dataclasses.replace(part, number=len(shards))
+    shards.append(shard)
+    cut += [shard] if shard.is_range else []
+  if not shards:
     raise app.UsageError(
       f'--input={", ".join(patterns)}: contains no images; pass files that contain some'
     )
-  shards = [dataclasses.replace(part, number=number) for number, part in enumerate(parts)]
   passed_over.update(passed_over_inside)
   num_bytes = sum(file.size for file in matched)
-  return Plan(shards, kind, images, num_bytes, _fingerprint(matched), dict(passed_over))
+  return Plan(shards, cut, kind, images, num_bytes, _fingerprint(matched), dict(passed_over))
 
 
-def _fingerprint(matched: Sequence[files.File]) -> str:
+def _fingerprint(matched: Iterable[files.File]) -> str:
   digest = hashlib.sha256()
   for file in matched:
     digest.update(repr(tuple(file)).encode())

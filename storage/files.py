@@ -11,12 +11,10 @@ try again later.
 
 import collections
 import contextlib
-import itertools
-import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from storage import local
+from storage import local, spool
 from storage.base import Backend
 from storage.base import File as File
 from storage.base import Unavailable as Unavailable
@@ -49,16 +47,15 @@ def join(directory: str, *names: str) -> str:
   return '/'.join([directory.rstrip('/'), *names])
 
 
-def _as_found(found: Iterable[File]) -> Iterable[File]:
-  return found
+def match(pattern: str) -> list[File]:
+  """Returns the files that a pattern names, sorted."""
+  return list(spool.in_order(iter_match(pattern)))
 
 
-def match(
-  pattern: str,
-  passed_over: Counts | None = None,
-  watched: Callable[[Iterable[File]], Iterable[File]] = _as_found,
-) -> list[File]:
-  """Returns the files that a pattern names, sorted. `**/` also matches no directory at all.
+def iter_match(pattern: str, passed_over: Counts | None = None) -> Iterator[File]:
+  """Yields the files that a pattern names, in any order, some maybe more than once.
+
+  `**/` also matches no directory at all.
 
   Wildcards match no name that begins with a dot. Where the pattern, or a directory in it, is the
   name of something that exists, that is what it means.
@@ -66,32 +63,26 @@ def match(
   Args:
     pattern: a path with wildcards.
     passed_over: counts what would match but is hidden, or is no regular file, by kind.
-    watched: passes on what is being found.
   """
-  counts = Counts() if passed_over is None else passed_over
-  found = sorted(watched(_backend(pattern).match(pattern, counts)))
-  names = map(operator.attrgetter('uri'), found)
-  if not any(first == second for first, second in itertools.pairwise(names)):
-    return found
-  return list({file.uri: file for file in found}.values())
+  yield from _backend(pattern).match(pattern, Counts() if passed_over is None else passed_over)
 
 
-def list_files(
-  directory: str,
-  passed_over: Counts | None = None,
-  watched: Callable[[Iterable[File]], Iterable[File]] = _as_found,
-) -> list[File]:
-  """Returns all files in a directory and its subdirectories, sorted, except hidden ones.
+def list_files(directory: str, passed_over: Counts | None = None) -> list[File]:
+  """Returns all files in a directory and its subdirectories, sorted, except hidden ones."""
+  return sorted(iter_files(directory, passed_over))
+
+
+def iter_files(directory: str, passed_over: Counts | None = None) -> Iterator[File]:
+  """Yields all files in a directory and its subdirectories, in any order, except hidden ones.
 
   Hidden are those whose name, or a subdirectory's, begins with a dot.
 
   Args:
     directory: its path; no character in it is a wildcard.
-    passed_over: counts what is left out, as for `match`.
-    watched: passes on what is being found.
+    passed_over: counts what is left out, as for `iter_match`.
   """
   counts = Counts() if passed_over is None else passed_over
-  return sorted(watched(_backend(directory).list_files(directory, counts)))
+  yield from _backend(directory).list_files(directory, counts)
 
 
 def exists(uri: str) -> bool:

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import requests.adapters
@@ -20,7 +20,7 @@ from google.api_core import exceptions
 from google.cloud import storage as cloud_storage
 from google.cloud.storage import retry
 
-from storage import gcs_patterns, gcs_reader, gcs_writer
+from storage import gcs_patterns, gcs_reader, gcs_writer, spool
 from storage.base import File
 from storage.gcs_errors import translate_errors
 
@@ -71,29 +71,35 @@ def _blob(uri: str) -> cloud_storage.Blob:
   return bucket.blob(name)
 
 
-def match(pattern: str, passed_over: collections.Counter[str]) -> list[File]:
-  """Returns the objects that a pattern names."""
+def match(pattern: str, passed_over: collections.Counter[str]) -> Iterator[File]:
+  """Yields the objects that a pattern names."""
   bucket, name = _bucket(pattern)
-  found = list(_listed(pattern, bucket, gcs_patterns.literal_prefix(name)))
   start = len(f'gs://{bucket.name}/')
-  for fits in gcs_patterns.readings(name):
-    fitting = [file for file in found if fits(file.uri[start:])]
-    if fitting:
-      return fitting
-  return []
+  readings = list(gcs_patterns.readings(name))
+  fitting = spool.Spool[File]()
+  for file in _listed(pattern, bucket, gcs_patterns.literal_prefix(name)):
+    place = _first_that_fits(readings, file.uri[start:])
+    if 0 < place < len(readings):  # a more literal one: what fits another was not meant
+      readings, fitting = readings[:place], spool.Spool[File]()
+    if place:
+      fitting.append(file)
+  yield from fitting
 
 
-def list_files(directory: str, passed_over: collections.Counter[str]) -> list[File]:
-  """Returns all objects in a folder and its subfolders, except hidden ones."""
+def _first_that_fits(readings: Sequence[gcs_patterns.Reading], name: str) -> int:
+  """Returns the number of the first reading that fits a name, from 1; 0 if none does."""
+  return next((place for place, fits in enumerate(readings, 1) if fits(name)), 0)
+
+
+def list_files(directory: str, passed_over: collections.Counter[str]) -> Iterator[File]:
+  """Yields all objects in a folder and its subfolders, except hidden ones."""
   is_visible = gcs_patterns.compiled('**').fullmatch
   prefix = directory.rstrip('/') + '/'
-  visible = []
   for file in _inside(directory):
     if is_visible(file.uri.removeprefix(prefix)):
-      visible.append(file)
+      yield file
     elif not file.uri.endswith('/'):  # what some tools write for an empty folder
       passed_over['hidden file'] += 1
-  return visible
 
 
 def _inside(directory: str) -> Iterator[File]:

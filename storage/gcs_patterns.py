@@ -13,6 +13,8 @@ MEANINGS = {
   '?': '[^/]',
 }
 
+Reading = Callable[[str], re.Match[str] | None]  # of a pattern: matches a name
+
 
 def literal_prefix(pattern: str) -> str:
   """Returns the literal prefix of all matches."""
@@ -33,7 +35,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
   return re.compile(text)
 
 
-def readings(pattern: str) -> Iterator[Callable[[str], re.Match[str] | None]]:
+def readings(pattern: str) -> Iterator[Reading]:
   """Yields what a pattern may mean, as functions that match a name, the most literal one first.
 
   A folder or an object whose name has wildcards in it is meant as it stands, if it exists.

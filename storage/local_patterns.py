@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from storage.base import File
+from storage.spool import Spool
 
 WILDCARDS = frozenset('*?[')
 HIDDEN_FILE, HIDDEN_DIRECTORY = 'hidden file', 'hidden directory'
@@ -70,34 +71,41 @@ def _expand(prefix: str, names: Sequence[str], passed_over: Counts) -> Iterator[
 
 def _below(prefix: str, names: Sequence[str], passed_over: Counts) -> Iterator[File]:
   """Yields the files that the names stand for in a directory and in all below it; all if none."""
-  for directory, entries in _walk(prefix, passed_over):
+  for directory, inside in _walk(prefix, passed_over):
     if names:
       counts = Counts()
       yield from _expand(directory, names, counts)
       walked = counts.keys() - {DIRECTORY, HIDDEN_DIRECTORY}  # which are counted already
       passed_over.update({kind: counts[kind] for kind in walked})
-    else:
-      yield from _files(directory, _visible(entries, passed_over), passed_over)
+      continue
+    for name in inside:
+      if not _is_hidden(name, HIDDEN_FILE, passed_over):
+        yield from _sized(f'{directory}{name}', passed_over)
 
 
 def _expand_wildcard(
   prefix: str, name: str, rest: Sequence[str], passed_over: Counts
 ) -> Iterator[File]:
   fits = re.compile(fnmatch.translate(name)).match
-  entries = [entry for entry in _entries(prefix) if fits(entry.name)]
-  if not name.startswith('.'):
-    entries = _visible(entries, passed_over)
+  directories = []
+  for entry in _entries(prefix):
+    is_directory = _is_directory(entry)
+    kind = HIDDEN_DIRECTORY if is_directory else HIDDEN_FILE
+    if not fits(entry.name) or (name[0] != '.' and _is_hidden(entry.name, kind, passed_over)):
+      continue
+    if is_directory:
+      directories.append(f'{prefix}{entry.name}/')
+    elif not rest:
+      yield from _sized(f'{prefix}{entry.name}', passed_over)
   if not rest:
-    passed_over.update(DIRECTORY for entry in entries if _is_directory(entry))
-    yield from _files(prefix, entries, passed_over)
+    passed_over.update(DIRECTORY for _ in directories)
     return
-  for entry in entries:
-    if _is_directory(entry):
-      yield from _expand(f'{prefix}{entry.name}/', rest, passed_over)
+  for directory in directories:
+    yield from _expand(directory, rest, passed_over)
 
 
-def _walk(prefix: str, passed_over: Counts) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-  """Yields a directory and all below it, each once: its prefix and its entries.
+def _walk(prefix: str, passed_over: Counts) -> Iterator[tuple[str, Spool[str]]]:
+  """Yields a directory and all below it, each once: its prefix and its files' names.
 
   Links to directories come last, so that a directory is known by its own name if it has one here.
   A link upwards is passed over: what is beside the directory was not named.
@@ -111,11 +119,15 @@ def _walk(prefix: str, passed_over: Counts) -> Iterator[tuple[str, list[os.DirEn
       passed_over[LINK] += 1
       continue
     seen.add((status.st_dev, status.st_ino))
-    entries = _entries(directory)
-    directories = [entry for entry in entries if _is_directory(entry)]
-    for entry in _visible(directories, passed_over):
-      (links if entry.is_symlink() else pending).append(f'{directory}{entry.name}/')
-    yield directory, [entry for entry in entries if not _is_directory(entry)]
+    directories, to_links, inside = list[str](), list[str](), Spool[str]()
+    for entry in _entries(directory):
+      if not _is_directory(entry):
+        inside.append(entry.name)
+      elif not _is_hidden(entry.name, HIDDEN_DIRECTORY, passed_over):
+        (to_links if entry.is_symlink() else directories).append(f'{directory}{entry.name}/')
+    pending.extend(sorted(directories))
+    links.extend(sorted(to_links))
+    yield directory, inside
 
 
 def _ancestors(prefix: str) -> set[tuple[int, int]]:
@@ -128,30 +140,27 @@ def _ancestors(prefix: str) -> set[tuple[int, int]]:
   return found
 
 
-def _entries(prefix: str) -> list[os.DirEntry[str]]:
-  """Returns the entries of a directory, sorted; none if there is no such directory."""
+def _entries(prefix: str) -> Iterator[os.DirEntry[str]]:
+  """Yields the entries of a directory, in any order; none if there is no such directory."""
   try:
     with os.scandir(prefix or '.') as entries:
-      return sorted(entries, key=_name)
+      yield from entries
   except NO_DIRECTORY:
-    return []
+    return
   except PermissionError as error:
     if prefix.endswith('lost+found/'):  # of every ext4 disk, and root's
-      return []
+      return
     raise PermissionError(
       f'{prefix}: the directory cannot be read (permission denied); permit it, or name others'
     ) from error
 
 
-def _name(entry: os.DirEntry[str]) -> str:
-  return entry.name
-
-
-def _visible(entries: Sequence[os.DirEntry[str]], passed_over: Counts) -> list[os.DirEntry[str]]:
-  hidden = [entry for entry in entries if entry.name.startswith('.')]
-  for entry in hidden:
-    passed_over[HIDDEN_DIRECTORY if _is_directory(entry) else HIDDEN_FILE] += 1
-  return [entry for entry in entries if not entry.name.startswith('.')] if hidden else [*entries]
+def _is_hidden(name: str, kind: str, passed_over: Counts) -> bool:
+  """Returns whether a name is hidden, and counts it then."""
+  if not name.startswith('.'):
+    return False
+  passed_over[kind] += 1
+  return True
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
@@ -159,12 +168,6 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir()
   except OSError:  # a link that leads nowhere; its reader will report it
     return False
-
-
-def _files(prefix: str, entries: Sequence[os.DirEntry[str]], passed_over: Counts) -> Iterator[File]:
-  for entry in entries:
-    if not _is_directory(entry):
-      yield from _sized(f'{prefix}{entry.name}', passed_over)
 
 
 def _sized(path: str, passed_over: Counts) -> Iterator[File]:

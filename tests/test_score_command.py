@@ -44,7 +44,7 @@ def test_counters_have_units_and_count_images(few, exported, tmp_path):
   facts = main.run_facts(args, plan, card)
   context = finishing.RunContext(settings, card, facts, time.time(), threads, 1.0, len(plan.shards))
   beam_pipeline = beam.Pipeline(options=options)
-  blocks = file_list.store(plan.shards, plan.shards, settings.output)
+  blocks = file_list.store(plan.shards, range(len(plan.shards)), settings.output)
   pipeline.build(beam_pipeline, blocks, [], context)
   result = beam_pipeline.run()
   result.wait_until_finish()

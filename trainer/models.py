@@ -69,8 +69,10 @@ def seed(spec: Spec, dtype: str = 'float32') -> keras.Model:
     [
       keras.layers.Input(spec.image_shape, dtype='uint8', name='pixels'),
       *([keras.layers.ZeroPadding2D(after(short), dtype='uint8')] if any(short) else []),
-      keras.layers.Cropping2D(after(unseen), dtype='uint8'),
       keras.layers.Rescaling(1 / 255, dtype=dtype),
+      # Not before the scale: right before a convolution, TFLite's converter multiplies the scale
+      # into the kernel, whose rounding alone moves probabilities by 1e-6.
+      keras.layers.Cropping2D(after(unseen), dtype=dtype),
       layers.PooledConv2D(32, 3, kernel_initializer='he_normal', dtype=dtype),
       layers.Dropout(0.2, stream=0, dtype=dtype),
       layers.PooledConv2D(64, 3, dtype=dtype),

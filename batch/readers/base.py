@@ -1,7 +1,7 @@
 """What a format module defines."""
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from batch import chunk, flags, ranges
@@ -16,11 +16,12 @@ class Planned(NamedTuple):
   """The shards of the input, not yet numbered.
 
   Attributes:
+    shards: to be gone through once.
     images: their number, or None if only reading tells.
     passed_over: what planning left out, by kind, as in `chunk.ReadImages`.
   """
 
-  shards: list[chunk.Shard]
+  shards: Iterable[chunk.Shard]
   images: int | None
   passed_over: Mapping[str, int] = types.MappingProxyType({})
 
@@ -34,7 +35,7 @@ class Reader(Protocol):
 
   FILE_NAME: str
 
-  def plan(self, matched: Sequence[files.File], settings: flags.Settings) -> Planned:
+  def plan(self, matched: Collection[files.File], settings: flags.Settings) -> Planned:
     """Returns the shards of the files.
 
     Raises:

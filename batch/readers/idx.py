@@ -5,7 +5,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +59,7 @@ class Header(NamedTuple):
     return len(self.shape) > 2 and self.channels in (1, 3) and 0 < self.row_bytes <= MAX_IMAGE_BYTES
 
 
-def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
+def plan(matched: Collection[files.File], settings: flags.Settings) -> Planned:
   """Returns one shard per `chunk_images` images; gzip files, which have no random access, whole.
 
   Raises:

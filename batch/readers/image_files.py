@@ -1,8 +1,10 @@
 """Image files, a file per image."""
 
 import concurrent.futures
+import errno
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -11,12 +13,16 @@ from batch import chunk, cutting, flags
 from batch.readers import sniff, stream
 from batch.readers.base import Planned
 from storage import files
+from storage.spool import Spool
 
 FILE_NAME = sniff.FILE_NAME
 LOCAL_THREADS = 8
 CLOUD_THREADS = 32  # at 30 ms a request, 32 read 2.5 times as much as 8; 64 no more
 SLICE_FILES = 16  # read in a row by one thread; with fewer, passing them on costs more than reading
 MAX_FILE_BYTES = 256 << 20  # a larger file is rejected before it fills a worker's memory
+
+
+MAX_PENDING = 1000  # files that are handed to the threads at a time
 
 
 class Entry(NamedTuple):
@@ -43,12 +49,42 @@ class _Content(NamedTuple):
   content: bytes | str
 
 
-def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
+def plan(matched: Collection[files.File], settings: flags.Settings) -> Planned:
   """Returns one shard per `chunk_images` files, or fewer if they are large."""
-  uris, sizes = [file.uri for file in matched], [file.size for file in matched]
-  parts = cutting.cut(sizes, settings.chunk_images, cutting.shard_bytes(sum(sizes)))
-  groups = [tuple(uris[part]) for part in parts]
-  return Planned([chunk.Shard(0, 'image', group[0], uris=group) for group in groups], len(uris))
+  max_bytes = cutting.shard_bytes(sum(file.size for file in matched))
+  groups = cutting.cut(matched, settings.chunk_images, max_bytes)
+  return Planned(map(_shard, groups), len(matched))
+
+
+def _shard(group: Sequence[files.File]) -> chunk.Shard:
+  return chunk.Shard(0, 'image', group[0].uri, uris=tuple(file.uri for file in group))
+
+
+def holding_images(
+  found: Iterable[files.File],
+) -> tuple[Spool[files.File], Spool[files.File]]:
+  """Returns the files that begin as an image does, and those that cannot be opened."""
+  images, unclear = Spool[files.File](), Spool[files.File]()
+  candidates = iter(found)
+  with concurrent.futures.ThreadPoolExecutor(CLOUD_THREADS) as pool:
+    while some := list(itertools.islice(candidates, MAX_PENDING)):
+      for file, holds in zip(some, pool.map(holds_image, (file.uri for file in some))):
+        if holds is not False:
+          (unclear if holds is None else images).append(file)
+  return images, unclear
+
+
+def holds_image(uri: str) -> bool | None:
+  """Returns whether a file begins as an image does, or None if it cannot be opened."""
+  try:
+    with files.open_bytes(uri) as opened:
+      return sniff.is_image(opened.read(sniff.HEAD_BYTES))
+  except (FileNotFoundError, PermissionError):
+    return None
+  except OSError as error:
+    if error.errno == errno.ELOOP:
+      return None
+    raise
 
 
 def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[chunk.ReadImages]:

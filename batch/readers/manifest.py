@@ -4,7 +4,7 @@ import csv
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from batch import chunk, cutting, flags, names
 from batch.readers import image_files, text
@@ -20,7 +20,7 @@ MAX_NAME = 4096  # characters; a disk allows as many bytes, a bucket 1,024
 COMMENT = 'comment line'
 
 
-def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
+def plan(matched: Collection[files.File], settings: flags.Settings) -> Planned:
   """Returns shards of at most `chunk_images` rows, or of more for text without random access.
 
   Raises:

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -52,7 +52,7 @@ class _Planned:
   filled: int = 0
 
 
-def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
+def plan(matched: Collection[files.File], settings: flags.Settings) -> Planned:
   """Returns one shard per row group, and one per file that cannot be read.
 
   Of many files, those after the first ones are a shard each, or ranges of a large one.

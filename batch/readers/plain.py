@@ -1,7 +1,7 @@
 """The shards of files that are read from front to back, a large one in ranges."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 
 from batch import chunk, cutting
 from batch.readers import stream
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 def shards(
   kind: str,
-  matched: Sequence[files.File],
+  matched: Collection[files.File],
   codec_of: Callable[[bytes], stream.Codec | None] = stream.find_codec,
 ) -> list[chunk.Shard]:
   """Returns the shards of files; a compressed one, which cannot be split, is a single one.

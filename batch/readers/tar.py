@@ -4,7 +4,7 @@ Consecutive members with the same path up to the first dot of the name are one s
 pictures are images, with the sample's label.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 
 from absl import app
 
@@ -20,7 +20,7 @@ FILE_NAME = r'\.(tar|tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz|tzst)$'
 SAMPLE_MEMBERS = 1000  # among which planning looks for the suffixes that the settings name
 
 
-def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
+def plan(matched: Collection[files.File], settings: flags.Settings) -> Planned:
   """Returns one shard per archive, several ranges of a large one; none if all are empty.
 
   Raises:

@@ -1,7 +1,7 @@
 """TFRecord files of tf.train.Example, plain, gzip or ZLIB, as TensorFlow and TFDS write them."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from absl import app
 
@@ -16,7 +16,7 @@ FILE_NAME = r'\.tfrecords?(-\d+-of-\d+)?(\.gz)?$'
 SAMPLE_FILES, SAMPLE_RECORDS = 16, 1000
 
 
-def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
+def plan(matched: Collection[files.File], settings: flags.Settings) -> Planned:
   """Returns one shard per file, and several ranges of a large one that is not compressed.
 
   Raises:
@@ -28,7 +28,7 @@ def plan(matched: Sequence[files.File], settings: flags.Settings) -> Planned:
   return Planned(plain.shards('tfrecord', filled, records.find_codec), None)
 
 
-def _check_sample(matched: Sequence[files.File], settings: flags.Settings) -> set[str]:
+def _check_sample(matched: Collection[files.File], settings: flags.Settings) -> set[str]:
   """Checks the first records that can be read, and returns the files that were found to be empty.
 
   Raises:

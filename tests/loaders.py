@@ -1,16 +1,17 @@
-"""Scores with a SavedModel through one of its loaders, in a process of its own.
+"""Scores with SavedModels through one of their loaders, in a process of its own.
 
-usage: loaders.py LOADER EXPORT CASES ANSWERS
+usage: loaders.py LOADER CASES EXPORT ANSWERS [EXPORT ANSWERS ...]
 
 CASES holds SIGNATURE-ROWS.npy, each the signature's argument: uint8 pixels, or encoded images as
-bytes. For each, SIGNATURE-ROWS.npz is written to ANSWERS: the signature's outputs by their names.
+bytes. For each, SIGNATURE-ROWS.npz is written to an export's ANSWERS: the signature's outputs by
+their names.
 """
 
 import contextlib
 import json
 import os
 import pathlib
-import subprocess
+import runpy
 import sys
 import tempfile
 from collections.abc import Callable
@@ -82,21 +83,30 @@ def saved_model_cli(export: str) -> Score:
         signature,
       ]
       files = ['--inputs', f'{ARGUMENTS[signature]}={scratch}/rows.npy', '--outdir', scratch]
-      ran = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
-      assert ran.returncode == 0, ran.stderr
+      run_here(*command, *files)
       return {name: np.load(f'{scratch}/{name}.npy', allow_pickle=True) for name in OUTPUTS}
 
   return score
 
 
+def run_here(program: pathlib.Path, *arguments: str) -> None:
+  """Runs a Python program in this process, so that TensorFlow is imported once."""
+  sys.argv = [str(program), *arguments]
+  try:
+    runpy.run_path(str(program), run_name='__main__')
+  except SystemExit as ended:
+    if ended.code:
+      raise
+
+
 def c_api(export: str) -> Score:
   """Returns what libtensorflow answers.
 
-  TENSORS in the environment has the names of the signatures' tensors as JSON.
+  TENSORS in the environment has the names of each export's tensors as JSON.
   """
   import c_api
 
-  session, tensors = c_api.Session(export), json.loads(os.environ['TENSORS'])
+  session, tensors = c_api.Session(export), json.loads(os.environ['TENSORS'])[export]
 
   def score(signature: str, rows: np.ndarray) -> Answers:
     names = tensors[signature]
@@ -145,12 +155,13 @@ LOADERS: dict[str, Callable[[str], Score]] = {
 }
 
 
-def main(loader: str, export: str, cases: str, answers: str) -> None:
-  score = LOADERS[loader](export)
-  for path in sorted(pathlib.Path(cases).glob('*.npy')):
-    answer = score(path.stem.split('-')[0], np.load(path))
-    answer['label'] = answer['label'].astype('S')  # or it would be pickled
-    np.savez(pathlib.Path(answers) / f'{path.stem}.npz', **answer)
+def main(loader: str, cases: str, *places: str) -> None:
+  for export, answers in zip(places[::2], places[1::2]):
+    score = LOADERS[loader](export)
+    for path in sorted(pathlib.Path(cases).glob('*.npy')):
+      answer = score(path.stem.split('-')[0], np.load(path))
+      answer['label'] = answer['label'].astype('S')  # or it would be pickled
+      np.savez(pathlib.Path(answers) / f'{path.stem}.npz', **answer)
 
 
 if __name__ == '__main__':

@@ -114,48 +114,54 @@ def served(request) -> Served:
   return request.getfixturevalue(request.param)
 
 
-def tensors(exported: pathlib.Path) -> str:
-  """Returns the names of the signatures' tensors as JSON: signature, then argument or output."""
+def tensors(exported: pathlib.Path) -> dict[str, dict[str, str]]:
+  """Returns the names of the signatures' tensors: signature, then argument or output."""
   names = {}
   for name in loaders.ARGUMENTS:
     signature = loaders.graph_of(exported).signature_def[name]
     places = {**signature.inputs, **signature.outputs}
     names[name] = {place: info.name for place, info in places.items()}
-  return json.dumps(names)
+  return names
 
 
 @pytest.mark.parametrize('loader', loaders.LOADERS)
-def test_every_loader_answers_the_same(loader, served, cases, tmp_path):
-  taken, answers = tmp_path / 'cases', tmp_path / 'answers'
-  taken.mkdir()
-  answers.mkdir()
+def test_every_loader_answers_the_same(loader, seed, best, cases, tmp_path):
+  taken, places = tmp_path / 'cases', {tmp_path / 'seed': seed, tmp_path / 'best': best}
+  for folder in (taken, *places):
+    folder.mkdir()
   for path in cases.iterdir():
     if loader == 'tflite' and not path.stem.startswith('serve_pixels'):
       continue
-    is_slow = loader == 'saved_model_cli'  # ten seconds for each file
-    if is_slow and not path.stem.endswith(f'-{SIZES[-1]}'):
-      continue
     (taken / path.name).symlink_to(path)
-  command = [sys.executable, loaders.__file__, loader, str(served.export), str(taken), str(answers)]
-  environment = {**os.environ, 'TENSORS': tensors(served.export)}
+  command = [sys.executable, loaders.__file__, loader, taken]
+  for answers, served in places.items():
+    command += [served.export, answers]
+  names = {str(served.export): tensors(served.export) for served in places.values()}
+  environment = {**os.environ, 'TENSORS': json.dumps(names)}
   result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
   assert result.returncode == 0, result.stderr
 
-  assert len(list(answers.iterdir())) == len(list(taken.iterdir())) > 1
-  for path in sorted(answers.iterdir()):
-    rows = int(path.stem.split('-')[1])
-    answer = dict(np.load(path))
-    expected = served.probabilities[:rows]
-    classes = expected.argmax(axis=1)
-    assert sorted(answer) == sorted(loaders.OUTPUTS)
-    assert answer['probabilities'].shape == (rows, 10)
-    assert answer['probabilities'].dtype == np.float32
-    difference = np.abs(answer['probabilities'] - expected).max(initial=0)
-    print(f'{loader} {path.stem}: {difference:.1e}')
-    assert difference <= TOLERANCE
-    assert answer['label_index'].dtype == np.int64
-    assert answer['label_index'].tolist() == classes.tolist()
-    assert answer['label'].tolist() == [served.labels[i].encode() for i in classes]
+  for answers, served in places.items():
+    assert len(list(answers.iterdir())) == len(list(taken.iterdir())) > 1
+    for path in sorted(answers.iterdir()):
+      check_answer(path, served)
+
+
+def check_answer(path: pathlib.Path, served: Served) -> None:
+  """Asserts that a loader's answer is that of the network."""
+  rows = int(path.stem.split('-')[1])
+  answer = dict(np.load(path))
+  expected = served.probabilities[:rows]
+  classes = expected.argmax(axis=1)
+  assert sorted(answer) == sorted(loaders.OUTPUTS)
+  assert answer['probabilities'].shape == (rows, 10)
+  assert answer['probabilities'].dtype == np.float32
+  difference = np.abs(answer['probabilities'] - expected).max(initial=0)
+  print(f'{path.parent.name} {path.stem}: {difference:.1e}')
+  assert difference <= TOLERANCE
+  assert answer['label_index'].dtype == np.int64
+  assert answer['label_index'].tolist() == classes.tolist()
+  assert answer['label'].tolist() == [served.labels[i].encode() for i in classes]
 
 
 def test_the_graph_has_only_operations_of_tensorflow_itself(served):

@@ -13,7 +13,7 @@ import pytest
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 from tests import edge_kit, resume_kit
-from tests.train_kit import CACHE, run_trainer, unpacked_libraries
+from tests.train_kit import CACHE, run_command, unpacked_libraries
 
 
 def pytest_unconfigure() -> None:
@@ -93,7 +93,7 @@ def shared(tmp_path_factory) -> Callable[[str, Callable[[pathlib.Path], None]], 
 
 
 def train(workdir: pathlib.Path, *flags: str) -> None:
-  result = run_trainer(f'--workdir={workdir}', *flags)
+  result = run_command(f'--workdir={workdir}', *flags)
   assert result.returncode == 0, result.stderr
 
 

@@ -3,11 +3,12 @@
 import os
 import pathlib
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
-from tests.train_kit import ROOT, run_trainer
+from tests import train_kit
+from tests.train_kit import run_trainer, start_trainer
+from tests.warm_trainer import Trainer
 
 FLAGS = (
   '--validation_examples=8',
@@ -25,13 +26,12 @@ def run(workdir: object, data_dir: object, *flags: str, **kwargs) -> subprocess.
   return run_trainer(*arguments(workdir, data_dir, *flags), **kwargs)
 
 
-def start(
-  workdir: object, data_dir: object, *flags: str, inside: tuple[str, ...] = (), **kwargs
-) -> subprocess.Popen:
-  command = [sys.executable, '-m', 'trainer.main', *arguments(workdir, data_dir, *flags)]
-  return subprocess.Popen(
-    [*inside, *command], cwd=ROOT, stderr=subprocess.PIPE, text=True, **kwargs
-  )
+def start(workdir: object, data_dir: object, *flags: str, **kwargs) -> Trainer:
+  return start_trainer(*arguments(workdir, data_dir, *flags), **kwargs)
+
+
+def start_command(workdir: object, data_dir: object, *flags: str, **kwargs) -> subprocess.Popen:
+  return train_kit.start_command(*arguments(workdir, data_dir, *flags), **kwargs)
 
 
 def damage(data_dir: pathlib.Path, split: str, how: str) -> None:
@@ -61,14 +61,14 @@ def killed_at(pattern: str, folder: pathlib.Path) -> dict[str, str]:
   return {**os.environ, 'PYTHONPATH': str(folder)}
 
 
-def wait_until(sign: Callable[[], bool], process: subprocess.Popen) -> None:
+def wait_until(sign: Callable[[], bool], process: subprocess.Popen | Trainer) -> None:
   """Returns when `sign` does; fails if the process ends before that."""
   while not sign():
     assert process.poll() is None, process.communicate()[1]
     time.sleep(0.005)
 
 
-def read_until(process: subprocess.Popen, text: str) -> str:
+def read_until(process: subprocess.Popen | Trainer, text: str) -> str:
   """Returns standard error up to the line that contains `text`."""
   said = ''
   assert process.stderr

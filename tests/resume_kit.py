@@ -5,10 +5,11 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 import time
 
-from tests.train_kit import ROOT, step_losses
+from tests import train_kit
+from tests.train_kit import start_trainer, step_losses
+from tests.warm_trainer import Trainer
 from trainer import checkpoint, history
 
 # LOOKBOOK_KILLS=20 takes ten minutes more.
@@ -30,20 +31,18 @@ def final_weights(workdir: pathlib.Path) -> dict[str, bytes]:
   } | {'step': int(state['step'])}
 
 
-def start(
-  workdir: pathlib.Path, small_tfds_dir: str, *flags: str, inside: tuple = (), **kwargs
+def arguments(workdir: pathlib.Path, small_tfds_dir: str, *flags: str) -> list[str]:
+  return [f'--workdir={workdir}', f'--data_dir={small_tfds_dir}', *FLAGS, *flags]
+
+
+def start(workdir: pathlib.Path, small_tfds_dir: str, *flags: str, **kwargs) -> Trainer:
+  return start_trainer(*arguments(workdir, small_tfds_dir, *flags), **kwargs)
+
+
+def start_command(
+  workdir: pathlib.Path, small_tfds_dir: str, *flags: str, **kwargs
 ) -> subprocess.Popen:
-  command = [
-    *inside,
-    sys.executable,
-    '-m',
-    'trainer.main',
-    f'--workdir={workdir}',
-    f'--data_dir={small_tfds_dir}',
-    *FLAGS,
-    *flags,
-  ]
-  return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **kwargs)
+  return train_kit.start_command(*arguments(workdir, small_tfds_dir, *flags), **kwargs)
 
 
 def newest_step(workdir: pathlib.Path) -> int:
@@ -53,7 +52,7 @@ def newest_step(workdir: pathlib.Path) -> int:
 
 
 def kill_after_progress(
-  processes: list[subprocess.Popen], workdir: pathlib.Path, delay_seconds: float
+  processes: list[Trainer], workdir: pathlib.Path, delay_seconds: float
 ) -> bool:
   """Kills all of them `delay_seconds` after the next checkpoint appears.
 

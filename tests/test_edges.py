@@ -11,7 +11,7 @@ import pytest
 from absl import app
 
 from tests import edge_kit
-from tests.train_kit import ROOT, run_trainer, weights_sha256, write_image_folder
+from tests.train_kit import ROOT, run_command, run_trainer, weights_sha256, write_image_folder
 from trainer import datasets
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason='only root may mount')
@@ -103,7 +103,7 @@ class TestAPreparedDataset:
     (tmp_path / name).mkdir()
     read_only = 'mount --bind "$1" "$2" && mount -o remount,bind,ro "$2" && shift 2 && exec "$@"'
     inside = ('unshare', '--mount', 'sh', '-c', read_only, 'sh', tiny_tfds_dir, tmp_path / name)
-    process = edge_kit.start(
+    process = edge_kit.start_command(
       tmp_path / 'run', tmp_path / name, f'--idx_dir={idx_dir}', inside=inside
     )
     _, said = process.communicate()
@@ -132,7 +132,7 @@ class TestAFullDisk:
       'mount -o remount,size=99m "$where"; "$@" || exit; cp -r "$where" "$where.kept"; exit $code'
     )
     inside = ('unshare', '--mount', 'sh', '-c', small + room, 'sh', str(workdir))
-    process = edge_kit.start(workdir, tiny_tfds_dir, inside=inside)
+    process = edge_kit.start_command(workdir, tiny_tfds_dir, inside=inside)
     _, said = process.communicate()
     assert process.returncode == 1, said
     assert 'Traceback' not in said
@@ -159,7 +159,7 @@ class TestSettings:
     (tmp_path / '.keras').mkdir()
     (tmp_path / '.keras/keras.json').write_text(json.dumps(config))
     environment = {**os.environ, 'HOME': str(tmp_path), 'KERAS_BACKEND': 'jax'}
-    result = edge_kit.run(tmp_path / 'run', tiny_tfds_dir, env=environment)
+    result = run_command(*edge_kit.arguments(tmp_path / 'run', tiny_tfds_dir), env=environment)
     assert result.returncode == 0, result.stderr
     assert weights_sha256(tmp_path / 'run') == weights_sha256(tiny)
 

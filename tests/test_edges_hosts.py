@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import time
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from tests import edge_kit
 from tests.ports import free_ports
 from tests.resume_kit import newest_step
+from tests.warm_trainer import Trainer
 
 
 def configs(addresses: list[str]) -> list[dict[str, str]]:
@@ -31,7 +31,7 @@ def local(count: int = 2) -> list[str]:
   return [f'127.0.0.1:{port}' for port in free_ports(count)]
 
 
-def assert_both_refuse(*workers: subprocess.Popen, said: str) -> None:
+def assert_both_refuse(*workers: Trainer, said: str) -> None:
   for worker in workers:
     _, stderr = worker.communicate()
     assert worker.returncode == 64, stderr
@@ -82,7 +82,7 @@ class TestMeeting:
   @pytest.mark.slow
   @pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
   def test_a_signal_ends_the_wait(self, number, code, tiny_tfds_dir, tmp_path):
-    process = edge_kit.start(tmp_path, tiny_tfds_dir, env=configs(local())[0])
+    process = edge_kit.start_command(tmp_path, tiny_tfds_dir, env=configs(local())[0])
     edge_kit.read_until(process, 'waiting for all of')
     process.send_signal(number)
     _, said = process.communicate()
@@ -97,7 +97,7 @@ class TestMeeting:
     """It was there, and never joins: TensorFlow waits for it, in C++."""
     addresses = local()
     with socket.create_server(('127.0.0.1', int(addresses[1].split(':')[1]))):
-      process = edge_kit.start(tmp_path, tiny_tfds_dir, env=configs(addresses)[0])
+      process = edge_kit.start_command(tmp_path, tiny_tfds_dir, env=configs(addresses)[0])
       edge_kit.read_until(process, 'every host is there')
       time.sleep(3)  # until TensorFlow waits
       process.send_signal(number)
@@ -136,7 +136,7 @@ class TestMeeting:
 
 @pytest.mark.slow
 def test_a_second_signal_ends_at_once_what_the_first_would_have_saved(tiny_tfds_dir, tmp_path):
-  workers = [edge_kit.start(tmp_path, tiny_tfds_dir, env=each) for each in configs(local())]
+  workers = [edge_kit.start_command(tmp_path, tiny_tfds_dir, env=each) for each in configs(local())]
   edge_kit.wait_until(lambda: newest_step(tmp_path) == 0, workers[0])
   time.sleep(1)  # now it traces a step, for seconds, and will stop after it
   workers[0].send_signal(signal.SIGTERM)

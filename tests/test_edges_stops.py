@@ -30,11 +30,11 @@ class TestKilledAfterTheLastStep:
     workdir = tmp_path / 'run'
     killed_there = edge_kit.killed_at(FILES[file], tmp_path / 'killer')
     for _ in range(times):
-      process = edge_kit.start(workdir, tiny_tfds_dir, inside=inside, env=killed_there)
+      process = edge_kit.start_command(workdir, tiny_tfds_dir, inside=inside, env=killed_there)
       _, said = process.communicate()
       assert process.returncode == edge_kit.KILLED, said
       assert not (workdir / 'metrics.json').exists()
-    last = edge_kit.start(workdir, tiny_tfds_dir, inside=inside)
+    last = edge_kit.start_command(workdir, tiny_tfds_dir, inside=inside)
     _, said = last.communicate()
     assert last.returncode == 0, said
     assert weights_sha256(workdir) == weights_sha256(tiny)
@@ -49,7 +49,7 @@ class TestASignal:
 
   @CODES
   def test_between_steps_saves_them(self, number, code, tiny_tfds_dir, tmp_path):
-    process = edge_kit.start(tmp_path, tiny_tfds_dir, LONG)
+    process = edge_kit.start_command(tmp_path, tiny_tfds_dir, LONG)
     edge_kit.read_until(process, 'epoch 1/')
     process.send_signal(number)
     _, said = process.communicate()
@@ -64,7 +64,7 @@ class TestASignal:
     ids=['SIGTERM traces', 'SIGINT imports'],
   )
   def test_before_the_first_step_ends_it(self, number, code, sign, tiny_tfds_dir, tmp_path):
-    process = edge_kit.start(tmp_path, tiny_tfds_dir, LONG)
+    process = edge_kit.start_command(tmp_path, tiny_tfds_dir, LONG)
     edge_kit.read_until(process, sign)
     process.send_signal(number)
     _, said = process.communicate()
@@ -72,7 +72,7 @@ class TestASignal:
     assert f'stopped by {number.name}' in edge_kit.assert_one_line(said)
 
   def test_in_the_export_ends_it(self, tiny_tfds_dir, tmp_path):
-    process = edge_kit.start(tmp_path, tiny_tfds_dir)
+    process = edge_kit.start_command(tmp_path, tiny_tfds_dir)
     edge_kit.read_until(process, 'epoch 1/1')
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate()

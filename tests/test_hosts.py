@@ -18,8 +18,10 @@ from tests.resume_kit import (
   kill_after_progress,
   newest_step,
   start,
+  start_command,
 )
 from tests.train_kit import CACHE, unpacked_libraries
+from tests.warm_trainer import Trainer
 
 
 def tf_configs(count: int) -> list[str]:
@@ -30,9 +32,7 @@ def tf_configs(count: int) -> list[str]:
   ]
 
 
-def start_workers(
-  workdir: pathlib.Path, small_tfds_dir: str, *flags: str
-) -> list[subprocess.Popen]:
+def start_workers(workdir: pathlib.Path, small_tfds_dir: str, *flags: str) -> list[Trainer]:
   return [
     start(workdir, small_tfds_dir, *flags, env={**os.environ, 'TF_CONFIG': mine})
     for mine in tf_configs(2)
@@ -46,7 +46,8 @@ def both(small_tfds_dir, shared) -> pathlib.Path:
 
 
 def train_together(workdir: pathlib.Path, small_tfds_dir: str) -> None:
-  for process in start_workers(workdir, small_tfds_dir):
+  environments = [{**os.environ, 'TF_CONFIG': mine} for mine in tf_configs(2)]
+  for process in [start_command(workdir, small_tfds_dir, env=each) for each in environments]:
     _, said = process.communicate()
     assert process.returncode == 0, said
 
@@ -86,7 +87,7 @@ class TestTwoHosts:
 
   def test_sigterm_ends_the_waiting_for_the_other(self, small_tfds_dir, tmp_path):
     environment = {**os.environ, 'TF_CONFIG': tf_configs(2)[0]}
-    lonely = start(tmp_path, small_tfds_dir, env=environment)
+    lonely = start_command(tmp_path, small_tfds_dir, env=environment)
     said = ''
     while 'waiting for all of' not in said:
       said += lonely.stderr.readline()
@@ -158,7 +159,9 @@ class TestACutCable:
       task = {'cluster': {'worker': workers}, 'task': {'type': 'worker', 'index': index}}
       inside = (executable, 'netns', 'exec', name)
       environment = {**os.environ, 'TF_CONFIG': json.dumps(task)}
-      processes.append(start(workdir, small_tfds_dir, *flags, inside=inside, env=environment))
+      processes.append(
+        start_command(workdir, small_tfds_dir, *flags, inside=inside, env=environment)
+      )
     return processes
 
   def test_ends_both_and_the_restart_is_exact(self, two_hosts, both, small_tfds_dir, tmp_path):

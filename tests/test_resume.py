@@ -4,6 +4,7 @@ import json
 import pathlib
 import random
 import re
+import shutil
 import signal
 import time
 
@@ -13,6 +14,7 @@ import pytest
 from tests.resume_kit import (
   FLAGS,
   KILLS,
+  arguments,
   assert_ends_as,
   files_of,
   kill_after_progress,
@@ -136,15 +138,21 @@ class TestStoppedAndChanged:
     assert_ends_as(tmp_path, undisturbed)
 
 
-@pytest.fixture
-def one_epoch(small_tfds_dir, tmp_path) -> pathlib.Path:
+@pytest.fixture(scope='module')
+def finished(small_tfds_dir, shared) -> pathlib.Path:
   """Returns the workdir of a finished run of one epoch."""
-  flags = [flag for flag in FLAGS if not flag.startswith('--epochs')]
-  result = run_trainer(
-    f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=1'
-  )
-  assert result.returncode == 0, result.stderr
-  return tmp_path
+
+  def train(workdir: pathlib.Path) -> None:
+    result = run_trainer(*arguments(workdir, small_tfds_dir, '--epochs=1'))
+    assert result.returncode == 0, result.stderr
+
+  return shared('one-epoch', train)
+
+
+@pytest.fixture
+def one_epoch(finished, tmp_path) -> pathlib.Path:
+  """Returns a copy of it, which may be changed."""
+  return pathlib.Path(shutil.copytree(finished, tmp_path / 'run'))
 
 
 class TestDamaged:
@@ -186,24 +194,19 @@ class TestDamaged:
 
 class TestLength:
   def test_a_finished_run_may_be_made_longer_but_not_shorter(self, one_epoch, small_tfds_dir):
-    flags = [flag for flag in FLAGS if not flag.startswith('--epochs')]
-    result = run_trainer(
-      f'--workdir={one_epoch}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=2'
-    )
+    result = run_trainer(*arguments(one_epoch, small_tfds_dir, '--epochs=2'))
     assert result.returncode == 0, result.stderr
     assert 'resuming from step 32 of 64' in result.stderr
     assert json.loads((one_epoch / 'metrics.json').read_text())['epochs'] == 2
     assert [step for step, _ in step_losses(one_epoch)] == list(range(1, 65))
-    result = run_trainer(
-      f'--workdir={one_epoch}', f'--data_dir={small_tfds_dir}', *flags, '--epochs=1'
-    )
+    result = run_trainer(*arguments(one_epoch, small_tfds_dir, '--epochs=1'))
     assert result.returncode == 64
     assert '--epochs=1: the run is at epoch 2' in result.stderr
 
 
 class TestDataset:
   def test_another_one_is_refused_by_name(self, one_epoch, tmp_path_factory):
-    source = write_image_folder(tmp_path_factory.mktemp('pictures'), images=800)
+    source = write_image_folder(tmp_path_factory.mktemp('pictures'), images=250)
     flags = ('--dataset=folder', f'--source={source}')
     result = run_trainer(f'--workdir={one_epoch}', *flags, *FLAGS)
     assert result.returncode == 64

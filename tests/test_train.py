@@ -6,11 +6,12 @@ import json
 import os
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
 
-from tests.train_kit import run_trainer, step_losses, weights_sha256
+from tests.train_kit import file_contents, run_command, run_trainer, step_losses, weights_sha256
 
 # 16 steps of the small set
 SMALL = ('--validation_examples=500', '--epochs=1', '--global_batch_size=250')
@@ -66,12 +67,14 @@ class TestARun:
       'samples.png',
     ]
 
-  def test_run_again_says_that_it_is_finished_and_changes_nothing(self, trained, tfds_dir):
-    before = {path: path.read_bytes() for path in trained.rglob('*') if path.is_file()}
-    result = run_trainer(f'--workdir={trained}', f'--data_dir={tfds_dir}', '--epochs=2')
+  def test_run_again_says_that_it_is_finished_and_changes_nothing(
+    self, trained, tfds_dir, tmp_path
+  ):
+    workdir = shutil.copytree(trained, tmp_path / 'run')
+    result = run_trainer(f'--workdir={workdir}', f'--data_dir={tfds_dir}', '--epochs=2')
     assert result.returncode == 0
     assert 'the finished run' in result.stderr
-    assert {path: path.read_bytes() for path in trained.rglob('*') if path.is_file()} == before
+    assert file_contents(workdir) == file_contents(trained)
 
 
 @pytest.fixture(scope='module')
@@ -117,7 +120,7 @@ class TestRepeating:
 
   def test_the_number_of_cores_does_not_change_a_bit(self, small, small_tfds_dir, tmp_path):
     core = min(os.sched_getaffinity(0))
-    result = run_trainer(
+    result = run_command(
       f'--workdir={tmp_path}',
       f'--data_dir={small_tfds_dir}',
       *SMALL,

@@ -3,13 +3,14 @@
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 from absl import app
 
-from tests.train_kit import ROOT, run_trainer
+from tests.train_kit import ROOT, file_contents, run_command, run_trainer
 from trainer import hosts, progress
 
 
@@ -54,14 +55,14 @@ class TestBadInput:
     assert not list(tmp_path.glob('run/*'))
 
   def test_a_missing_workdir_says_so(self):
-    result = run_trainer()
+    result = run_command()
     assert result.returncode == 64
     assert '--workdir is not given' in result.stderr
 
-  def test_another_runs_workdir_is_left_alone(self, trained, tfds_dir):
-    before = {path: path.read_bytes() for path in trained.rglob('*') if path.is_file()}
+  def test_another_runs_workdir_is_left_alone(self, trained, tfds_dir, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / 'run')
     result = run_trainer(
-      f'--workdir={trained}',
+      f'--workdir={workdir}',
       f'--data_dir={tfds_dir}',
       '--epochs=3',
       '--seed=5',
@@ -69,7 +70,7 @@ class TestBadInput:
     )
     assert result.returncode == 64
     assert '--learning_rate=0.003 (now 0.1), --seed=0 (now 5)' in result.stderr
-    assert {path: path.read_bytes() for path in trained.rglob('*') if path.is_file()} == before
+    assert file_contents(workdir) == file_contents(trained)
 
 
 TASK = {'type': 'worker', 'index': 0}
@@ -115,7 +116,7 @@ class TestBadTfConfig:
 
   def test_ends_the_trainer_with_exit_code_64(self, monkeypatch, tmp_path):
     monkeypatch.setenv('TF_CONFIG', '{"cluster": {"worker": ["a"]}}')
-    result = run_trainer(f'--workdir={tmp_path}')
+    result = run_command(f'--workdir={tmp_path}')
     assert result.returncode == 64
     assert "'a' is not host:port" in result.stderr
     assert 'Traceback' not in result.stderr

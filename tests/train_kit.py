@@ -1,13 +1,16 @@
 """Helpers of the trainer's tests: running it, and reading its outputs."""
 
 import hashlib
+import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
+
+from tests import warm_trainer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = ROOT / '.cache'
@@ -19,10 +22,39 @@ def unpacked_libraries() -> str:
   return ':'.join(sorted(folders))
 
 
-def run_trainer(*flags: str, **kwargs) -> subprocess.CompletedProcess:
-  """Runs `python -m trainer.main` with these flags, its output captured as text."""
-  command = [sys.executable, '-m', 'trainer.main', *flags]
-  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **kwargs)
+def run_trainer(*flags: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess:
+  """Runs trainer.main with these flags, its standard error captured as text."""
+  trainer = start_trainer(*flags, env=env)
+  _, said = trainer.communicate()
+  return subprocess.CompletedProcess(flags, trainer.wait(), stderr=said)
+
+
+def start_trainer(*flags: str, env: Mapping[str, str] | None = None) -> warm_trainer.Trainer:
+  """Starts trainer.main with these flags."""
+  return warm_trainer.Trainer(flags, os.environ if env is None else env)
+
+
+def run_command(*flags: str, **kwargs) -> subprocess.CompletedProcess:
+  """Runs the command `python -m trainer.main` as a user does, its output captured as text."""
+  return subprocess.run(command(*flags), cwd=ROOT, capture_output=True, text=True, **kwargs)
+
+
+def start_command(*flags: str, inside: Sequence[object] = (), **kwargs) -> subprocess.Popen:
+  """Starts that command, as the last words of the command `inside`."""
+  return subprocess.Popen(
+    [*inside, *command(*flags)], cwd=ROOT, stderr=subprocess.PIPE, text=True, **kwargs
+  )
+
+
+def command(*flags: str) -> list[str]:
+  """Returns the words that a user types."""
+  return [sys.executable, '-m', 'trainer.main', *flags]
+
+
+def file_contents(folder: pathlib.Path) -> dict[str, bytes]:
+  """Returns the content of each file by its name in the folder."""
+  paths = (path for path in folder.rglob('*') if path.is_file())
+  return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def step_losses(workdir: pathlib.Path) -> list[tuple[int, float]]:

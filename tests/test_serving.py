@@ -20,7 +20,7 @@ from trainer import checkpoint, export, models, plain_keras
 from trainer.datasets import fashion_mnist
 
 FASHION = models.Spec((28, 28, 1), 10)
-SIZES = (0, 1, 100)  # images per call
+SIZES = (0, 1, 1000)  # images per call
 TOLERANCE = 1e-6
 LABELS = (
   'top',

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from batch import chunk, flags, labels, pictures
-from images import decode, model_card
+from batch import chunk, flags, labels
+from images import decode, model_card, png
 
 
 def decode_chunk(
@@ -47,7 +47,7 @@ def _decode(
   if pixels is not None:
     if pixels.shape[1:] == card.image_shape and settings.preprocess != 'photo':
       return decode.Decoded(pixels, {}, 0, {}), pixels.nbytes
-    encoded = [pictures.encode_png(image) for image in pixels]
+    encoded = [png.encode(image) for image in pixels]
   decoded = decode.decode(
     encoded or [],
     settings.preprocess,

@@ -5,10 +5,10 @@ import dataclasses
 import heapq
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from batch import chunk
+from images import png
 
 MAX_PICTURES = 12  # of each kind
 
@@ -55,7 +55,7 @@ def _pick(scored: chunk.Scored, rows: np.ndarray, sign: int) -> list[Picture]:
       confidence=float(confidence[row]),
       predicted=int(index),
       label=int(scored.chunk.labels[row]),
-      png=base64.b64encode(encode_png(scored.chunk.pixels[row])).decode(),
+      png=base64.b64encode(png.encode(scored.chunk.pixels[row])).decode(),
     )
     for row, index in zip(chosen, predicted)
   ]
@@ -68,9 +68,3 @@ def merge(a: Sequence[Picture], b: Sequence[Picture]) -> list[Picture]:
 
 def _by_rank(picture: Picture) -> tuple[float, str]:
   return -picture.rank, picture.id
-
-
-def encode_png(pixels: np.ndarray) -> bytes:
-  """Returns uint8 (height, width, 1 or 3), grey or RGB, as a PNG file."""
-  blue_first = pixels[..., ::-1]  # the order that OpenCV expects
-  return cv2.imencode('.png', blue_first)[1].tobytes()

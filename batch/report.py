@@ -31,8 +31,8 @@ def page(finished: dict[str, Any], total: stats.Stats, card: model_card.ModelCar
     classes=_classes(card.labels, total.by_label, card.training_classes),
     confidence=_heights(total.confidence),
     pixels=_pairs(total.pixels, card.training_pixels),
-    confusion=_confusion(summary.dense_confusion(total, len(card.labels))) if is_small else None,
-    confusions=None if is_small else _top_confusions(total),
+    confusion=summary.dense_confusion(total, len(card.labels)) if is_small else None,
+    confusions=None if is_small else _top_confusions(total, card.labels),
     least=total.least_confident,
     mistakes=total.mistakes,
     drift={name: _verdict(value) for name, value in finished['stability_index'].items()},
@@ -86,19 +86,13 @@ def _pairs(counts: Sequence[int], trained: Sequence[float]) -> list[tuple[float,
   ]
 
 
-def _confusion(counts: Sequence[Sequence[int]]) -> list[list[dict[str, Any]]]:
-  """Returns cells with their count and their shade from 0 to 1, the fraction of their row."""
-  return [[{'count': count, 'shade': count / max(sum(row), 1)} for count in row] for row in counts]
-
-
-def _top_confusions(total: stats.Stats) -> list[dict[str, int]]:
+def _top_confusions(total: stats.Stats, labels: Sequence[str]) -> list[dict[str, Any]]:
   """Returns the most frequent pairs of a label and another predicted class."""
-  rows = [
-    {'label': label, 'predicted': predicted, 'count': count}
-    for (label, predicted), count in sorted(total.confusion.items())
-    if label != predicted
+  pairs = [(n, pair) for pair, n in sorted(total.confusion.items()) if pair[0] != pair[1]]
+  return [
+    {'label': labels[label], 'predicted': labels[predicted], 'images': n}
+    for n, (label, predicted) in sorted(pairs, key=lambda pair: -pair[0])[:MAX_ROWS]
   ]
-  return sorted(rows, key=_by_count)[:MAX_ROWS]
 
 
 def _verdict(value: float | None) -> dict[str, str]:

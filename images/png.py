@@ -91,3 +91,9 @@ def _head(height: int, width: int, channels: int) -> bytes:
   """Returns the signature and header of an 8-bit PNG that is not interlaced."""
   fields = struct.pack('>IIBBBBB', width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
   return b'\x89PNG\r\n\x1a\n' + _chunk(b'IHDR', fields)
+
+
+def encode(pixels: np.ndarray) -> bytes:
+  """Returns uint8 (height, width, 1 or 3), grey or RGB, as a PNG file."""
+  blue_first = pixels[..., ::-1]  # the order that OpenCV expects
+  return cv2.imencode('.png', blue_first)[1].tobytes()

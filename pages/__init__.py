@@ -9,9 +9,16 @@ STYLE = pathlib.Path(__file__).with_name('style.css')
 
 
 def render(template: pathlib.Path, **values: Any) -> str:
-  """Returns the HTML of a Jinja template, in which `style` is the style sheet."""
+  """Returns the HTML of a Jinja template, which may import parts.html.
+
+  In it, `style` is the style sheet.
+  """
   environment = jinja2.Environment(
-    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=jinja2.FileSystemLoader(STYLE.parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
   )
   environment.filters.update(count='{:,}'.format, percent=_percent)
   page = environment.from_string(template.read_text('utf-8'))

@@ -111,8 +111,10 @@ class TestTheReport:
     widths = page.evaluate(
       'Array.from(document.images, image => image.complete && image.naturalWidth)'
     )
-    assert len(widths) == 5
-    assert all(width > 400 for width in widths)
+    assert len(widths) == 2 + 24 + 10  # figures, mistakes, and samples of each class
+    assert all(width >= 28 for width in widths)
+    shown = page.inner_text('#mistakes')
+    assert shown.count('labelled') == 24
     assert not problems
 
   def test_every_picture_shows_something(self, trained):

@@ -1,8 +1,11 @@
 """The figures of predictions, and the report of many classes."""
 
+import warnings
+
 import numpy as np
 import pytest
 
+from tests import page_kit
 from tests.train_kit import write_report
 from trainer import data, quality
 
@@ -63,8 +66,29 @@ def test_the_report_shows_what_can_be_read(classes, tmp_path):
   said = np.where(truth == classes - 1, 0, truth)
   page = write_report(tmp_path, probabilities(said, classes, 0.8), truth)
   assert ('id="confusion"' in page, 'id="confusions"' in page) == (classes == 2, classes == 200)
-  assert page.count('src="data:image/png') == (5 if classes == 2 else 4)
+  assert page.count('src="data:image/png') == 2 + 3 + min(classes, 30)  # figures, mistakes, samples
+  assert ('of the first 30 of 200 classes' not in page) == (classes == 2)
   rows = page.split('mean over classes')[0].count('<tr><td>')
-  assert rows == (2 if classes == 2 else 1 + 30)
+  assert rows == (1 + 2 if classes == 2 else 1 + 30)  # a matrix or table of confusions, and classes
   assert 'of the test images were also trained' in page
   assert '--calibrate=True' in page
+
+
+@pytest.mark.parametrize('classes', [2, 30, 200])
+def test_the_report_has_room_for_long_and_foreign_names(classes, browser, tmp_path):
+  """Nothing is drawn outside of its card, and a name that is cut short is there in full."""
+  truth = np.arange(classes).repeat(3)
+  said = np.where(truth == classes - 1, 0, truth)
+  with warnings.catch_warnings(action='error'):
+    write_report(tmp_path, probabilities(said, classes, 0.8), truth, page_kit.NAME, (300, 200, 3))
+  page = page_kit.opened(browser, tmp_path / 'report/report.html')
+  assert page.evaluate(page_kit.OUTSIDE) == []
+  assert page.locator('#mistakes img').count() == 3
+  assert page.inner_text('#mistakes').count(f'labelled {page_kit.NAME} {classes - 1}') == 3
+  widths = page.evaluate('[...document.images].map(image => image.clientWidth)')
+  assert min(widths) >= 84  # of samples, all those of a class together
+  if classes <= 30:
+    cells = page.locator('#confusion tbody td')
+    assert cells.all_inner_texts()[:: classes + 1] == ['3'] * (classes - 1) + ['']
+    assert page.locator('#confusion th').first.get_attribute('title') == f'{page_kit.NAME} 0'
+  page.close()

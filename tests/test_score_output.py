@@ -14,7 +14,7 @@ from absl import app
 
 from batch import chunk, flags, infer, main, pipeline, sink, source, stats, summary
 from images import model_card
-from tests import model_kit, pictures, reader_kit
+from tests import model_kit, page_kit, pictures, reader_kit
 from tests import score_kit as kit
 
 
@@ -261,3 +261,25 @@ def test_no_images_at_all_are_refused(exported, tmp_path):
   with pytest.raises(app.UsageError, match=r'empty\.tfrecord: contains no images'):
     main.run(*main.parse(argv))
   assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('classes', [2, 30, 40])
+def test_the_report_has_room_for_long_and_foreign_names(classes, browser, tmp_path):
+  """Nothing is drawn outside of its card, and a name that is cut short is there in full."""
+  labels = [f'{page_kit.NAME} {i}' for i in range(classes)]
+  model_kit.export_model(
+    tmp_path / 'model', labels=labels, training_classes=(1 / classes,) * classes
+  )
+  (tmp_path / 'in' / labels[1]).mkdir(parents=True)
+  black = pictures.saved(np.zeros((28, 28), np.uint8), 'PNG')
+  (tmp_path / 'in' / labels[1] / '0.png').write_bytes(black)
+  kit.score(tmp_path / 'model', tmp_path / 'in', tmp_path / 'out', '--label_from=directory')
+  page = page_kit.opened(browser, tmp_path / 'out/report.html')
+  assert page.evaluate(page_kit.OUTSIDE) == []
+  assert page.locator('.pictures').first.inner_text().count(f'labelled {labels[1]}') == 1
+  if classes <= 30:
+    titles = page.locator('#confusion th').evaluate_all('all => all.map(each => each.title)')
+    assert titles == labels * 2
+  else:
+    assert f'{labels[1]}\t{labels[0]}\t1' in page.inner_text('#confusions')
+  page.close()

@@ -59,7 +59,6 @@ class TestARun:
     assert [path.name for path in (trained / 'export').iterdir()] == ['1']
     assert [path.name for path in (trained / 'keras').iterdir()] == ['model.keras']
     assert sorted(path.name for path in (trained / 'report').iterdir()) == [
-      'confusion.png',
       'curves.png',
       'mistakes.png',
       'reliability.png',

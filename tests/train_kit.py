@@ -97,18 +97,25 @@ def write_image_folder(
   return root
 
 
-def write_report(directory: pathlib.Path, probabilities: np.ndarray, truth: np.ndarray) -> str:
+def write_report(
+  directory: pathlib.Path,
+  probabilities: np.ndarray,
+  truth: np.ndarray,
+  name: str = 'class',
+  shape: tuple[int, int, int] = (20, 20, 3),
+) -> str:
   """Writes the report of a made-up run on noise, and returns its page.
 
   Args:
     directory: the workdir.
     probabilities: float32 (N, classes), the predictions.
     truth: int64 (N,), the right classes.
+    name: what the classes are called, before their numbers.
+    shape: (height, width, channels) of the images.
   """
   from trainer import config, data, datasets, quality, report
 
-  shape, classes = (20, 20, 3), probabilities.shape[1]
-  names = tuple(f'class {i}' for i in range(classes))
+  names = tuple(f'{name} {i}' for i in range(probabilities.shape[1]))
   noise = np.random.default_rng(0).integers(0, 256, (len(truth), *shape), np.uint8)
   images = data.Examples(noise, truth)
   dataset = datasets.Dataset('x', 'x', shape, names, {}, lambda _: images, False, 'fit')

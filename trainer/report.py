@@ -5,26 +5,35 @@ import io
 import math
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import pages
-from trainer import data, quality, workdir
+from trainer import data, quality, report_pictures, workdir
 from trainer.config import Recipe
 from trainer.datasets import Dataset
 
 TEMPLATE = pathlib.Path(__file__).with_name('report.html')
 INK, QUIET, TRAINING, VALIDATION = '#1b1f24', '#8b949e', '#c2571a', '#1f5fa8'
 SIDE = 28  # of a picture's longer side, in the axes' units
-MAX_COUNTED_CLASSES = 25  # above this the confusion matrix shows no numbers
+CAPTION: dict[str, Any] = {
+  'ha': 'center',
+  'va': 'bottom',
+  'fontsize': 7.5,
+  'color': INK,
+  'parse_math': False,
+}
+MAX_CAPTION = 13  # characters of a label below a picture
 EXTRAS = {  # settings of which the command to reproduce a run names only the unusual
   name: getattr(Recipe, name)
   for name in ('image_size', 'channels', 'flip', 'class_weights', 'init_from', 'calibrate')
 }
-MAX_ROWS = 30  # of a table of classes or confusions, and of classes with samples
+MAX_ROWS = 30  # of a table of classes, confusions or samples
 
 
 def write(
@@ -47,33 +56,36 @@ def write(
     test: the test images.
     probabilities: float32 (N, classes), the model's predictions for `test`.
   """
-  labels = dataset.labels
   figures = {
-    'samples': samples(train, labels),
+    'samples': samples(train, dataset.labels[:MAX_ROWS]),
     'curves': curves(history, metrics['best_epoch']),
     'reliability': reliability(metrics['reliability']),
-    'mistakes': mistakes(test, probabilities, labels),
+    'mistakes': mistakes(test, probabilities, dataset.labels),
   }
-  if 'confusion' in metrics:
-    figures['confusion'] = confusion(np.array(metrics['confusion']), labels)
   images = {name: _png(figure) for name, figure in figures.items()}
   for name, image in images.items():
     workdir.write(os.path.join(directory, 'report', f'{name}.png'), image)
-  workdir.write(os.path.join(directory, 'report', 'report.html'), page(metrics, dataset, images))
+  shown = page(
+    metrics,
+    dataset,
+    images={name: base64.b64encode(image).decode() for name, image in images.items()},
+    mistakes=report_pictures.mistakes(test, probabilities, dataset.labels),
+    samples=report_pictures.samples(train, dataset.labels[:MAX_ROWS]),
+  )
+  workdir.write(os.path.join(directory, 'report', 'report.html'), shown)
 
 
-def page(metrics: Mapping, dataset: Dataset, images: Mapping[str, bytes]) -> str:
-  """Returns the page with its pictures (PNG) embedded."""
-  encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
+def page(metrics: Mapping, dataset: Dataset, **pictures: Any) -> str:
+  """Returns the page with its pictures, PNG in base64, embedded."""
   return pages.render(
     TEMPLATE,
     metrics=metrics,
     dataset=dataset,
-    images=encoded,
     extras={name: metrics[name] for name, usual in EXTRAS.items() if metrics[name] != usual},
     classes=_classes(metrics['per_class']),
     confusions=quality.top_confusions(dict(metrics), dataset.labels, MAX_ROWS),
     test_images=sum(figures['test_images'] for figures in metrics['per_class'].values()),
+    **pictures,
   )
 
 
@@ -82,18 +94,19 @@ def _classes(per_class: Mapping[str, Mapping]) -> dict[str, Mapping]:
   if len(per_class) <= MAX_ROWS:
     return dict(per_class)
   tested = [item for item in per_class.items() if item[1]['test_images']]
-  return dict(sorted(tested, key=lambda item: item[1]['recall'])[:MAX_ROWS])
+  order = sorted(tested, key=lambda item: (item[1]['recall'], -item[1]['test_images']))
+  return dict(order[:MAX_ROWS])
 
 
 def samples(train: data.Examples, labels: Sequence[str], columns: int = 12) -> Figure:
-  """Draws the first `columns` training images of each of the first classes, one row per class."""
-  labels = labels[:MAX_ROWS]
+  """Draws the first `columns` training images of each class, one row per class."""
   figure = Figure(figsize=(columns * 0.62 + 0.9, len(labels) * 0.62), layout='tight')
   axis, pitch = figure.subplots(), SIDE + 3
   for row, label in enumerate(labels):
     for column, pixels in enumerate(train.pixels[np.flatnonzero(train.labels == row)[:columns]]):
       _picture(axis, pixels, left=pitch * column, top=pitch * row)
-    axis.text(-4, pitch * row + SIDE / 2, label, ha='right', va='center', color=INK, fontsize=9)
+    caption = {**CAPTION, 'ha': 'right', 'va': 'center'}
+    axis.text(-4, pitch * row + SIDE / 2, _short(label), **caption)
   return figure
 
 
@@ -129,35 +142,6 @@ def _plot(
   axis.plot(epochs, values, color=colour, label=label, marker='o', markersize=2.5)
 
 
-def confusion(counts: np.ndarray, labels: Sequence[str]) -> Figure:
-  """Draws the test images by true class (rows) and predicted class (columns).
-
-  Cells are coloured by their share of the row.
-  """
-  share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-  figure = Figure(figsize=(6.4, 5.6), layout='tight')
-  axis = figure.subplots()
-  axis.imshow(share, cmap='Blues', vmin=0, vmax=1)
-  for (row, column), count in np.ndenumerate(counts):
-    if count and len(labels) <= MAX_COUNTED_CLASSES:
-      axis.text(
-        column,
-        row,
-        count,
-        ha='center',
-        va='center',
-        fontsize=7.5,
-        color='white' if share[row, column] > 0.5 else INK,
-      )
-  axis.set_xticks(range(len(labels)), labels, rotation=45, ha='right', fontsize=8)
-  axis.set_yticks(range(len(labels)), labels, fontsize=8)
-  axis.set_xlabel('predicted')
-  axis.set_ylabel('true')
-  axis.spines[:].set_visible(False)
-  axis.tick_params(length=0)
-  return figure
-
-
 def reliability(bins: Sequence[Mapping[str, float]]) -> Figure:
   """Draws the accuracy of the predictions of about one confidence, which it should equal."""
   figure = Figure(figsize=(5.2, 4.2), layout='tight')
@@ -170,6 +154,8 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Figure:
     [each['accuracy'] for each in bins],
     s=12 + 120 * images / images.max(),  # points squared
     color=VALIDATION,
+    clip_on=False,
+    zorder=3,
   )
   axis.set_xlabel('confidence')
   axis.set_ylabel('fraction correct')
@@ -191,27 +177,26 @@ def mistakes(
 
   A picture that occurs more often is drawn once, with the number of times.
   """
-  predicted = probabilities.argmax(axis=1)
-  wrong = np.flatnonzero(predicted != test.labels)
-  surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind='stable')]
-  copies: dict[tuple[bytes, int], list[int]] = {}  # in the order of `surest`
-  for i in surest:
-    copies.setdefault((test.pixels[i].tobytes(), test.labels[i]), []).append(i)
-  rows = max(math.ceil(min(len(copies), count) / columns), 1)
+  surest = report_pictures.surest_mistakes(test, probabilities)[:count]
+  rows = max(math.ceil(len(surest) / columns), 1)
   figure = Figure(figsize=(9.6, 1.6 * rows), layout='tight')
   axis = figure.subplots()
-  for place, (i, *others) in enumerate(list(copies.values())[:count]):
+  for place, (i, number) in enumerate(surest):
     row, column = divmod(place, columns)
     left, top = (SIDE + 16) * column, (SIDE + 13) * row
     _picture(axis, test.pixels[i], left, top)
-    answer, confidence = labels[predicted[i]], probabilities[i, predicted[i]]
-    times = f' ({len(others) + 1} times)' if others else ''
-    caption = f'is {labels[test.labels[i]]}{times}\nsaid {answer} {confidence:.1%}'
-    axis.text(left + SIDE / 2, top - 1, caption, ha='center', va='bottom', fontsize=7.5, color=INK)
+    answer, truth = (_short(labels[j]) for j in (probabilities[i].argmax(), test.labels[i]))
+    times = f' ({number} times)' if number > 1 else ''
+    caption = f'is {truth}{times}\nsaid {answer} {probabilities[i].max():.1%}'
+    axis.text(left + SIDE / 2, top - 1, caption, **CAPTION)
   axis.axis('off')
   axis.set_xlim(-8, (SIDE + 16) * columns - 8)
   axis.set_ylim((SIDE + 13) * rows - 13, -13)
   return figure
+
+
+def _short(label: str) -> str:
+  return label if len(label) <= MAX_CAPTION else f'{label[: MAX_CAPTION - 1]}…'
 
 
 def _picture(axis: Axes, pixels: np.ndarray, left: int, top: int) -> None:
@@ -227,5 +212,7 @@ def _picture(axis: Axes, pixels: np.ndarray, left: int, top: int) -> None:
 
 def _png(figure: Figure) -> bytes:
   buffer = io.BytesIO()
-  figure.savefig(buffer, format='png', dpi=130)
+  with warnings.catch_warnings():  # of letters that its font lacks; the page has them as text
+    warnings.filterwarnings('ignore', 'Glyph')
+    figure.savefig(buffer, format='png', dpi=130)
   return buffer.getvalue()

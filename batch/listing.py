@@ -9,10 +9,11 @@ import functools
 import importlib
 import itertools
 import logging
+import operator
 import os
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from absl import app
@@ -52,36 +53,40 @@ def find(patterns: Sequence[str], input_format: str, output: str) -> Found:
     app.UsageError: a pattern names nothing that can be read, or the files are of several formats.
     OSError: a directory cannot be read.
   """
-  passed_over, chosen = Counts(), collections.defaultdict[str, Spool[files.File]](Spool)
-  for pattern in patterns:
-    for kind, some in _find_one(pattern, input_format, output, passed_over).items():
-      chosen[kind].extend(some)
-  if len(chosen) > 1:
-    raise app.UsageError(_several_formats(chosen))
-  ((kind, found),) = chosen.items()
-  return Found(spool.in_order(found if len(patterns) == 1 else _once(found)), kind, passed_over)
+  passed_over = Counts()
+  found = [_find_one(pattern, input_format, output, passed_over) for pattern in patterns]
+  examples = {kind: next(iter(groups[kind])).uri for groups in reversed(found) for kind in groups}
+  if len(examples) > 1:
+    raise app.UsageError(_several_formats(examples))
+  (kind,) = examples
+  first, *others = (groups[kind] for groups in found)
+  if not others:
+    return Found(first, kind, passed_over)
+  return Found(spool.in_order(_once(itertools.chain(first, *others))), kind, passed_over)
 
 
 def _once(found: Iterable[files.File]) -> Iterator[files.File]:
   """Yields each file once, by the first of its names: several patterns may name the same."""
-  real, places = functools.lru_cache(os.path.realpath), set()
-  for file in found:
-    home, name = os.path.split(file.uri)
-    place = f'{real(home)}/{name}' if files.is_local(file.uri) else file.uri
-    if place not in places:
-      places.add(place)
-      yield file
+  real = functools.lru_cache(os.path.realpath)
+
+  def place(uri: str) -> str:
+    home, name = os.path.split(uri)
+    return f'{real(home)}/{name}' if files.is_local(uri) else uri
+
+  placed = ((place(file.uri), number, file) for number, file in enumerate(found))
+  for _, same in itertools.groupby(spool.ordered(placed), key=operator.itemgetter(0)):
+    yield next(same)[2]
 
 
 def _find_one(pattern: str, input_format: str, output: str, passed_over: Counts) -> Groups:
-  """Returns the files of one pattern by their format."""
+  """Returns the files of one pattern by their format, sorted."""
   matched = spool.in_order(_logged(pattern, files.iter_match(pattern, passed_over)))
   first = next(iter(matched), None)
   if first and first.uri == pattern and len(matched) == 1:
     return {_format_of(first, input_format): matched}
   is_pattern = bool(matched)
   counts = Counts()
-  found = matched or Spool(_logged(pattern, files.iter_files(pattern, counts)))
+  found = matched or spool.in_order(_logged(pattern, files.iter_files(pattern, counts)))
   found = found or _below(pattern, passed_over, counts)
   passed_over.update(counts)
   inside = _without_results(pattern, found, output, passed_over)
@@ -166,7 +171,9 @@ def _choose(groups: Groups, input_format: str, is_pattern: bool) -> Groups:
   unknown = groups.pop('', Spool[files.File]())
   if input_format != AUTO and (input_format != 'image' or is_pattern):
     # What a pattern names is of the format that the user says, unless its name says another.
-    some = Spool(itertools.chain(groups.get(input_format, ()), unknown if is_pattern else ()))
+    some = groups.get(input_format, Spool())
+    if is_pattern and unknown:
+      some = spool.in_order(itertools.chain(some, unknown))
     return {input_format: some} if some else {}
   if any(os.path.basename(file.uri) == TFDS_METADATA for file in unknown):
     groups, unknown = {kind: groups[kind] for kind in groups if kind == 'tfrecord'}, Spool()
@@ -184,7 +191,7 @@ def _add_images(groups: Groups, unknown: Iterable[files.File]) -> None:
     file for file in unknown if sniff.may_be_image(file.uri)
   )
   if images or ('image' in groups and unclear):
-    groups.setdefault('image', Spool()).extend(itertools.chain(images, unclear))
+    groups['image'] = spool.in_order(itertools.chain(groups.get('image', ()), images, unclear))
 
 
 def _without_results(
@@ -221,10 +228,10 @@ def _is_in(uri: str, directory: str) -> bool:
 _real = functools.lru_cache(os.path.realpath)
 
 
-def _several_formats(groups: Groups) -> str:
-  examples = ', '.join(f'{kind} ({next(iter(groups[kind])).uri})' for kind in sorted(groups))
-  flags = ' or '.join(f'--input_format={kind}' for kind in sorted(groups))
+def _several_formats(examples: Mapping[str, str]) -> str:
+  named = ', '.join(f'{kind} ({examples[kind]})' for kind in sorted(examples))
+  flags = ' or '.join(f'--input_format={kind}' for kind in sorted(examples))
   return (
-    f'--input: names files of several formats: {examples}; pass {flags} to read those and pass '
+    f'--input: names files of several formats: {named}; pass {flags} to read those and pass '
     'over the others, or score each separately, into its own --output'
   )

@@ -89,9 +89,11 @@ def _expand_wildcard(
   fits = re.compile(fnmatch.translate(name)).match
   directories = []
   for entry in _entries(prefix):
+    if not fits(entry.name):
+      continue
     is_directory = _is_directory(entry)
     kind = HIDDEN_DIRECTORY if is_directory else HIDDEN_FILE
-    if not fits(entry.name) or (name[0] != '.' and _is_hidden(entry.name, kind, passed_over)):
+    if name[0] != '.' and _is_hidden(entry.name, kind, passed_over):
       continue
     if is_directory:
       directories.append(f'{prefix}{entry.name}/')

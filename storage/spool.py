@@ -65,13 +65,17 @@ class Spool(Collection[Item]):
     return any(each == item for each in self)
 
 
+def ordered(items: Iterable[Any]) -> Iterator[Any]:
+  """Yields the items sorted."""
+  runs, items = list[Spool[Any]](), iter(items)
+  while run := sorted(itertools.islice(items, RUN_ITEMS)):
+    runs.append(Spool(run))
+  return heapq.merge(*runs)
+
+
 def in_order(found: Iterable[File]) -> Spool[File]:
   """Returns files sorted by name, each once."""
-  runs, found = [], iter(found)
-  while run := sorted(itertools.islice(found, RUN_ITEMS)):
-    runs.append(Spool(run))
-  merged = heapq.merge(*runs)
-  return Spool(next(same) for _, same in itertools.groupby(merged, key=_uri))
+  return Spool(next(same) for _, same in itertools.groupby(ordered(found), key=_uri))
 
 
 def _uri(file: File) -> str:

@@ -68,7 +68,7 @@ def write(
   shown = page(
     metrics,
     dataset,
-    images={name: base64.b64encode(image).decode() for name, image in images.items()},
+    images={name: base64.b64encode(images[name]).decode() for name in ('curves', 'reliability')},
     mistakes=report_pictures.mistakes(test, probabilities, dataset.labels),
     samples=report_pictures.samples(train, dataset.labels[:MAX_ROWS]),
   )

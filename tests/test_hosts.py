@@ -20,7 +20,13 @@ from tests.resume_kit import (
   start,
   start_command,
 )
-from tests.train_kit import CACHE, unpacked_libraries
+from tests.train_kit import (
+  CACHE,
+  run_trainer,
+  start_trainer,
+  unpacked_libraries,
+  write_image_folder,
+)
 from tests.warm_trainer import Trainer
 
 
@@ -57,6 +63,19 @@ class TestTwoHosts:
   def test_end_with_the_weights_of_one(self, both, undisturbed):
     assert_ends_as(both, undisturbed)
     assert json.loads((both / 'metrics.json').read_text())['replicas'] == 2
+
+  def test_of_own_pictures_end_with_the_weights_of_one(self, tmp_path):
+    """With the few images per replica that own-data.md recommends, read from a disk by both."""
+    photos = write_image_folder(tmp_path / 'photos', images=20)
+    flags = ('--dataset=folder', f'--source={photos}', '--global_batch_size=8', '--epochs=2')
+    assert run_trainer(f'--workdir={tmp_path / "one"}', *flags).returncode == 0
+    together = (f'--workdir={tmp_path / "two"}', f'--data_dir={tmp_path / "data"}', *flags)
+    for process in [
+      start_trainer(*together, env={**os.environ, 'TF_CONFIG': mine}) for mine in tf_configs(2)
+    ]:
+      _, said = process.communicate()
+      assert process.returncode == 0, said
+    assert_ends_as(tmp_path / 'two', tmp_path / 'one')
 
   def test_killed_and_started_again_end_with_the_same_weights(self, both, small_tfds_dir, tmp_path):
     randomness = random.Random(0)

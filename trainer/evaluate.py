@@ -47,8 +47,9 @@ class Predictor:
     return self.strategy.gather(self.strategy.run(self._replica_forward, [rows]), axis=0)
 
   def _replica_forward(self, rows: tf.Tensor) -> tf.Tensor:
-    parts = [rows[part.start : part.stop] for part in slices(range(ROWS_PER_REPLICA))]
-    return tf.concat([self.model(part, training=False) for part in parts], axis=0)
+    parts = slices(range(ROWS_PER_REPLICA), ROWS_PER_REPLICA)
+    answers = [self.model(rows[part.start : part.stop], training=False) for part in parts]
+    return tf.concat(answers, axis=0)
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -147,7 +147,8 @@ class Trainer:
     Returns:
       its part of the global batch's mean loss; its number of correct predictions.
     """
-    parts = [self._slice(batch, rows) for rows in slices(range(batch['labels'].shape[0]))]
+    rows = range(batch['labels'].shape[0])
+    parts = [self._slice(batch, part) for part in slices(rows, self.recipe.global_batch_size)]
     loss, right, *gradients = (sum_pairwise(values) for values in zip(*parts))
     # Sums the gradients over the replicas.
     self.optimizer.apply(gradients, self.model.trainable_variables)

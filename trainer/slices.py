@@ -5,20 +5,29 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 SLICE_ROWS = 64
+MAX_REPLICAS = 4  # that sum the same slices in the same order as one
 
 
-def slices(rows: range) -> list[range]:
-  """Halves a batch until one thread of a CPU can compute each part; a GPU takes the batch whole.
+def slices(rows: range, batch_rows: int) -> list[range]:
+  """Halves a replica's rows until one thread of a CPU can compute each part.
+
+  A GPU takes them whole.
 
   Kernels that share one operation among threads wait for each other, and need more memory than a
   core's caches have: slices take a fifth less time. Their results do not depend on the number of
-  threads; and because two or four replicas cut their parts of a batch where one replica cuts the
-  whole, not on the number of replicas either.
+  threads; and because two or four replicas cut their rows where one replica cuts the whole batch,
+  not on the number of replicas either.
+
+  Args:
+    rows: the replica's part of the batch.
+    batch_rows: the number of rows of the batch, over all replicas.
   """
-  if len(rows) <= SLICE_ROWS or tf.config.list_physical_devices('GPU'):
+  largest = min(SLICE_ROWS, -(-batch_rows // MAX_REPLICAS))
+  if len(rows) <= largest or tf.config.list_physical_devices('GPU'):
     return [rows]
   middle = rows.start + len(rows) // 2
-  return [*slices(range(rows.start, middle)), *slices(range(middle, rows.stop))]
+  halves = range(rows.start, middle), range(middle, rows.stop)
+  return [part for half in halves for part in slices(half, batch_rows)]
 
 
 def sum_pairwise(values: Sequence[tf.Tensor]) -> tf.Tensor:

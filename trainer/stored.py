@@ -1,9 +1,9 @@
 """Images in a file of records of one size, which are read when they are indexed."""
 
-import io
 import math
 import os
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,7 +19,7 @@ class Images:
 
   dtype = np.dtype(np.uint8)
 
-  def __init__(self, file: io.FileIO, image_shape: ImageShape, rows: np.ndarray):
+  def __init__(self, file: BinaryIO, image_shape: ImageShape, rows: np.ndarray):
     """
     Args:
       file: a local file, open for reading.

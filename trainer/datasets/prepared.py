@@ -15,7 +15,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from absl import app
@@ -30,25 +30,41 @@ LAYOUT = 1  # raised when a change makes the files of before useless
 
 
 class Memory:
-  """What is read of a source, in memory: for trainings without a directory for it."""
+  """What is read of a source, in memory: for trainings without a directory for it.
+
+  The images are in a file in memory, so that their splits are not copies of them.
+  """
 
   is_complete = False
 
   def __init__(self) -> None:
     self.lines: list[dict[str, Any]] = []
-    self._pixels: list[np.ndarray] = []
+    self._file = _file_in_memory()
 
   def add(self, line: dict[str, Any], pixels: np.ndarray) -> None:
     """Adds a chunk: uint8 (n, *shape), and `line`, with at least `shape` and n `labels`."""
     self.lines.append(line)
-    self._pixels.append(pixels)
+    self._file.write(pixels.tobytes())
 
   def complete(self) -> None:
     """Does nothing: there are no files."""
 
-  def images(self) -> np.ndarray:
+  def images(self) -> stored.Images:
     """Returns all images, uint8 (N, *shape)."""
-    return np.concatenate(self._pixels)
+    self._file.flush()
+    return _images(self._file, self.lines)
+
+
+def _file_in_memory() -> BinaryIO:
+  if hasattr(os, 'memfd_create'):  # on Linux
+    return open(os.memfd_create('pictures'), 'w+b')
+  return tempfile.TemporaryFile()
+
+
+def _images(file: BinaryIO, lines: list[dict[str, Any]]) -> stored.Images:
+  """Returns the images of these chunks, in a file of nothing else."""
+  count = sum(len(line['labels']) for line in lines)
+  return stored.Images(file, tuple(lines[0]['shape']), np.arange(count))
 
 
 class Directory:
@@ -127,9 +143,8 @@ class Directory:
 
   def images(self) -> stored.Images:
     """Returns all images, uint8 (N, *shape)."""
-    count = sum(len(line['labels']) for line in self.lines)
     file = open(self.pixels, 'rb', buffering=0)  # noqa: SIM115 - open as long as the images are used
-    return stored.Images(file, tuple(self.lines[0]['shape']), np.arange(count))
+    return _images(file, self.lines)
 
   def complete(self) -> None:
     """Gives the directory its final name."""

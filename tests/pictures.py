@@ -2,8 +2,11 @@
 
 import io
 import itertools
+import pathlib
 import struct
+import tarfile
 import zlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -82,3 +85,28 @@ def bombs() -> dict[str, bytes]:
 
 def _riff(content: bytes) -> bytes:
   return b'RIFF' + struct.pack('<I', len(content) + 4) + b'WEBP' + content
+
+
+def write_tar(path: pathlib.Path, members: Mapping[str, bytes]) -> None:
+  with tarfile.open(path, 'w') as archive:
+    for name, content in members.items():
+      member = tarfile.TarInfo(name)
+      member.size = len(content)
+      archive.addfile(member, io.BytesIO(content))
+
+
+def write_tfrecord(
+  path: pathlib.Path, encoded: Sequence[bytes], labels: Sequence[int] = ()
+) -> None:
+  """Writes an Example for each picture, with its label if there are any."""
+  import tensorflow as tf
+
+  def example(content: bytes, label: int | None) -> bytes:
+    feature = {'image/encoded': tf.train.Feature(bytes_list=tf.train.BytesList(value=[content]))}
+    if label is not None:
+      feature['label'] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for content, label in itertools.zip_longest(encoded, labels):
+      writer.write(example(content, label))

@@ -9,8 +9,9 @@ import sys
 import pytest
 from google.cloud import storage
 
+from batch import cutting
 from storage import files, gcs_writer
-from tests import bucket
+from tests import bucket, pictures, reader_kit
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HOME = 'gs://lookbook'
@@ -192,3 +193,21 @@ def test_a_folder_is_published_whole_in_place_of_another(server, tmp_path):
   with files.local_copy(f'{HOME}/folder') as copy:
     assert pathlib.Path(copy, 'deep/er/new').read_text() == 'deep/er/new'
   assert not os.path.exists(copy)
+
+
+@pytest.mark.parametrize('kind', ['tfrecord', 'tar'])
+def test_a_large_file_is_many_shards_as_on_a_disk(kind, server, tmp_path, monkeypatch):
+  monkeypatch.setattr(cutting, 'MIN_SHARD_BYTES', 50_000)
+  path = tmp_path / f'photos.{kind}'
+  encoded = pictures.noise_pngs(40, (70, 70))
+  if kind == 'tar':
+    pictures.write_tar(path, {f'{number:02}.png': image for number, image in enumerate(encoded)})
+  else:
+    pictures.write_tfrecord(path, encoded)
+  files.write(f'{HOME}/{path.name}', path.read_bytes())
+  here, there = (reader_kit.read_all(where) for where in (path, f'{HOME}/{path.name}'))
+  assert len(there.plan.shards) == len(here.plan.shards) > 3
+  assert there.encoded == here.encoded == encoded
+  assert [name.removeprefix(HOME) for name in there.ids] == [
+    name.removeprefix(str(tmp_path)) for name in here.ids
+  ]

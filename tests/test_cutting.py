@@ -6,7 +6,6 @@ import pathlib
 import pickle
 
 import pytest
-import tensorflow as tf
 
 from batch import chunk, file_list, source
 from tests import pictures, reader_kit
@@ -62,11 +61,7 @@ def test_manifests_are_cut_by_rows(rows, shards, tmp_path):
 def test_records_of_photos_are_cut_by_bytes(tmp_path):
   photo = pictures.saved(pictures.photograph(), 'PNG') + bytes(PHOTO_BYTES)
   path = tmp_path / 'photos.tfrecord'
-  feature = {'image/encoded': tf.train.Feature(bytes_list=tf.train.BytesList(value=[photo]))}
-  example = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
-  with tf.io.TFRecordWriter(str(path)) as writer:
-    for _ in range(100):
-      writer.write(example)
+  pictures.write_tfrecord(path, [photo] * 100)
   found = reader_kit.read_all(path)
   assert len(found.plan.shards) == 10
   assert len(set(found.ids)) == 100

@@ -1,12 +1,10 @@
 """Datasets of tables of pictures, and of TFDS by name: what is read and what is refused."""
 
 import csv
-import io
 import json
 import os
 import pathlib
 import shutil
-import tarfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,21 +34,14 @@ LABELS = [9] * 10 + [10] * 10
 
 
 def write_tar(path: pathlib.Path, encoded: Sequence[bytes]) -> None:
-  with tarfile.open(path.with_suffix('.tar'), 'w') as archive:
-    for number, (content, label) in enumerate(zip(encoded, LABELS)):
-      for suffix, value in (('png', content), ('cls', b'%d' % label)):
-        member = tarfile.TarInfo(f'{number:02}.{suffix}')
-        member.size = len(value)
-        archive.addfile(member, io.BytesIO(value))
+  members: dict[str, bytes] = {}
+  for number, (content, label) in enumerate(zip(encoded, LABELS)):
+    members |= {f'{number:02}.png': content, f'{number:02}.cls': b'%d' % label}
+  pictures.write_tar(path.with_suffix('.tar'), members)
 
 
 def write_tfrecord(path: pathlib.Path, encoded: Sequence[bytes]) -> None:
-  with tf.io.TFRecordWriter(str(path.with_suffix('.tfrecord'))) as writer:
-    for content, label in zip(encoded, LABELS):
-      image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[content]))
-      number = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
-      features = tf.train.Features(feature={'image': image, 'label': number})
-      writer.write(tf.train.Example(features=features).SerializeToString())
+  pictures.write_tfrecord(path.with_suffix('.tfrecord'), encoded, LABELS)
 
 
 class TestManifest:

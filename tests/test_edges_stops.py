@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from tests import edge_kit
 from tests.resume_kit import newest_step
-from tests.train_kit import step_losses, weights_sha256
+from tests.train_kit import ROOT, step_losses, weights_sha256
 
 LONG = '--epochs=1000'  # is stopped before that
 AS_PROCESS_1 = ('unshare', '--pid', '--fork', '--mount-proc', '--kill-child')
@@ -78,3 +80,26 @@ class TestASignal:
     _, said = process.communicate()
     assert process.returncode == 75, said
     assert 'stopped by SIGTERM' in edge_kit.assert_one_line(said)
+
+
+# Python prints an exception in a destructor with its traceback, and goes on.
+IN_A_DESTRUCTOR = """
+import os, signal, time
+from trainer import signals
+
+class Noisy:
+  def __del__(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)
+
+signals.listen()
+Noisy()
+time.sleep(600)
+"""
+
+
+def test_the_line_about_a_signal_is_the_last_wherever_it_arrives():
+  command = [sys.executable, '-c', IN_A_DESTRUCTOR]
+  result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+  assert result.returncode == 75
+  assert result.stderr == 'lookbook-train: stopped by SIGTERM; rerun the same command to resume\n'

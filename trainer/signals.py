@@ -154,8 +154,13 @@ def _end(number: signal.Signals, message: str) -> None:
 
 
 def _say(message: str) -> None:
-  """Prints the one line about a signal, unless there was one."""
+  """Prints the one line about a signal, unless there was one, and nothing after it.
+
+  Where the exception cannot go up, as in a destructor or in TensorFlow's tracing, Python or
+  TensorFlow would print it with its traceback.
+  """
   if not _State.said:
     _State.said = True
     with contextlib.suppress(OSError):
       os.write(2, f'lookbook-train: {message}\n'.encode())
+      os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

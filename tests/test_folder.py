@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -61,10 +62,29 @@ class TestImagesOfOneSize:
     for path, pixels in zip(sorted(source.glob('test/*/*.png')), test.pixels, strict=True):
       np.testing.assert_array_equal(pixels, np.asarray(Image.open(path)).reshape(shape))
 
-  def test_beside_other_files(self, small):
+  def test_beside_other_files_which_are_counted(self, small, caplog):
     (small / 'train/dark/notes.txt').write_text('dark ones')
     (small / 'train/index.png').write_bytes(b'')
+    (small / 'train/dark/more').mkdir()
+    (small / 'train/dark/more/0000.png').write_bytes(b'')
+    (small / 'train/.hidden.png').write_bytes(b'')
     assert load(small).num_examples == {'train': 33, 'validation': 3, 'test': 36}
+    assert 'left out: 3, such as train/dark/more/0000.png; pictures are train/LABEL' in caplog.text
+    assert 'left out: 1 (hidden file)' in caplog.text
+
+  @pytest.mark.parametrize(('train', 'test'), [('Train', 'val'), ('training', 'Valid')])
+  def test_in_splits_by_their_usual_names(self, train, test, small):
+    (small / 'train').rename(small / train)
+    (small / 'test').rename(small / test)
+    assert load(small).num_examples == {'train': 33, 'validation': 36, 'test': 3}
+
+  def test_of_classes_that_are_called_like_splits(self, small):
+    (small / 'train').rename(small / 'other')
+    (small / 'test/dark').rename(small / 'train')
+    (small / 'other/light').rename(small / 'light')
+    for rest in ('test', 'other'):
+      shutil.rmtree(small / rest)
+    assert load(small).labels == ('light', 'train')
 
   def test_with_a_validation_split_of_their_own(self, small, tmp_path):
     (write_image_folder(tmp_path / 'more') / 'test').rename(small / 'validation')
@@ -210,6 +230,31 @@ class TestRefused:
   def test_a_class_to_test_that_is_not_trained(self, small):
     (small / 'test/dark').rename(small / 'test/black')
     self.refuse('test/ has black, which train/ does not have', small)
+
+  def test_two_folders_for_one_split(self, small):
+    write_image_folder(small / 'more')
+    (small / 'more/train').rename(small / 'val')
+    (small / 'more/test').rename(small / 'valid')
+    self.refuse('val/ and valid/ are both for validation; put them together', small)
+
+  @pytest.mark.parametrize(
+    ('flags', 'said'),
+    [
+      (['--global_batch_size=9', '--replicas=2'], '--global_batch_size=9: not divisible by 2'),
+      (['--init_from=none'], '--init_from=none: '),
+      (['--seed=2'], '--seed=1 (now 2)'),
+    ],
+  )
+  def test_what_the_flags_say_is_refused_before_pictures_are_decoded(
+    self, flags, said, small, tmp_path
+  ):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/settings.json').write_text('{"seed": 1}')
+    source = ('--dataset=folder', f'--source={small}', f'--workdir={tmp_path / "run"}')
+    result = run_trainer(*source, *flags)
+    assert result.returncode == 64
+    assert said in edge_kit.assert_one_line(result.stderr)
+    assert 'images of 20x22' not in result.stderr  # which is logged when the first are read
 
   def test_more_to_validate_on_than_there_is(self, photos):
     self.refuse('--validation_examples=54: none of 54 images left', photos, validation_examples=54)

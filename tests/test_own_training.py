@@ -65,14 +65,14 @@ class TestInitFrom:
 
   def test_refuses_what_does_not_fit(self, exported, tmp_path):
     home, _ = exported
-    starting.check(str(home), 'seed', SPEC)
-    other = models.Spec((28, 28, 1), 3)
-    with pytest.raises(app.UsageError, match='seed for images of 16x16x1, and this is seed for 28'):
-      starting.check(str(home), 'seed', other)
-    with pytest.raises(app.UsageError, match='this is best for 16x16x1; pass that --model'):
-      starting.check(str(home), 'best', SPEC)
+    starting.check(str(home), 'seed', SPEC.image_shape)
+    starting.check(str(home), 'seed')
+    with pytest.raises(app.UsageError, match='is for images of 16x16x1, and these are 28x28x1'):
+      starting.check(str(home), 'seed', (28, 28, 1))
+    with pytest.raises(app.UsageError, match='the network seed, and this is best; pass --model=s'):
+      starting.check(str(home), 'best')
     with pytest.raises(app.UsageError, match=f'--init_from={tmp_path}: has no saved_model'):
-      starting.check(str(tmp_path), 'seed', SPEC)
+      starting.check(str(tmp_path), 'seed')
 
 
 class TestCalibration:

@@ -152,21 +152,21 @@ def _read(config: Config, directory: str, replicas: int) -> Ready:
   Those of the test, too: that they are damaged must be known before hours of training, and by all
   hosts.
   """
-  precision = devices.dtype_policy(config.recipe.precision)
-  dataset = _load(config)
-  held_out = config.recipe.validation_examples or VALIDATION_EXAMPLES
-  validation_examples = dataset.num_examples.get('validation', held_out)
-  recipe = dataclasses.replace(
-    config.recipe, precision=precision, validation_examples=validation_examples
+  known = dataclasses.replace(
+    config.recipe, precision=devices.dtype_policy(config.recipe.precision)
   )
+  _check_flags(known, directory, replicas)
+  dataset = _load(config)
+  held_out = known.validation_examples or VALIDATION_EXAMPLES
+  validation_examples = dataset.num_examples.get('validation', held_out)
+  recipe = dataclasses.replace(known, validation_examples=validation_examples)
   models.check_image_shape(recipe.model, dataset.image_shape)
   if recipe.init_from:
-    spec = models.Spec(dataset.image_shape, len(dataset.labels))
-    starting.check(recipe.init_from, recipe.model, spec)
-  _check(recipe, replicas, dataset, dataset.num_examples['train'])
+    starting.check(recipe.init_from, recipe.model, dataset.image_shape)
+  _check_batch(recipe, dataset, dataset.num_examples['train'])
   workdir.check(directory, recipe.fixed())
   everything = dataset.read('train')
-  _check(recipe, replicas, dataset, len(everything))
+  _check_batch(recipe, dataset, len(everything))
   if 'validation' in dataset.num_examples:
     split = everything, dataset.read('validation')
   else:
@@ -204,21 +204,37 @@ def _describe(
   return f'{dataset.name} of {len(everything)} training images, sha256 {digest.hexdigest()[:16]}'
 
 
-def _check(recipe: Recipe, replicas: int, dataset: Dataset, examples: int) -> None:
-  """Raises app.UsageError if the batches cannot be made of so many training images."""
-  held_out = 0 if 'validation' in dataset.num_examples else recipe.validation_examples or 0
-  train_examples = examples - held_out
+def _check_flags(recipe: Recipe, directory: str, replicas: int) -> None:
+  """Checks what is known before any picture is decoded, which may take hours.
+
+  Raises:
+    app.UsageError: the devices cannot share a batch, there is no such model to start with, or the
+      workdir contains another run.
+  """
   batch = recipe.global_batch_size
-  if train_examples <= 0:
-    raise app.UsageError(
-      f'--validation_examples={held_out}: none of {examples} images left to train on; pass fewer'
-    )
   if batch % replicas:
     below = batch // replicas * replicas
     raise app.UsageError(
       f'--global_batch_size={batch}: not divisible by {replicas} replicas; pass {below or replicas}'
     )
-  if batch > train_examples:
+  if recipe.init_from:
+    starting.check(recipe.init_from, recipe.model)
+  unknown = set() if recipe.validation_examples else {'validation_examples'}
+  workdir.check(
+    directory, {name: value for name, value in recipe.fixed().items() if name not in unknown}
+  )
+
+
+def _check_batch(recipe: Recipe, dataset: Dataset, examples: int) -> None:
+  """Raises app.UsageError if no batch can be made of so many training images."""
+  held_out = 0 if 'validation' in dataset.num_examples else recipe.validation_examples or 0
+  train_examples = examples - held_out
+  if train_examples <= 0:
     raise app.UsageError(
-      f'--global_batch_size={batch}: more than the {train_examples} training images; pass fewer'
+      f'--validation_examples={held_out}: none of {examples} images left to train on; pass fewer'
+    )
+  if recipe.global_batch_size > train_examples:
+    raise app.UsageError(
+      f'--global_batch_size={recipe.global_batch_size}: more than the {train_examples} training '
+      'images; pass fewer'
     )

@@ -6,32 +6,40 @@ import numpy as np
 import tensorflow as tf
 from absl import app, logging
 
-from images import model_card
+from images import ImageShape, model_card
 from storage import files
-from trainer.models import Spec
+from trainer.config import NETWORKS
 
 LAST_LAYER = 2  # arrays of weights: its kernel and bias
 
 
-def check(export: str, model: str, spec: Spec) -> None:
+def check(export: str, model: str, image_shape: ImageShape | None = None) -> None:
   """Checks that a network can start with an exported model's weights.
 
   Args:
     export: the directory of the SavedModel, local or gs://.
     model: the network's name in config.NETWORKS.
-    spec: what it has to fit.
+    image_shape: (height, width, channels) of the images that it has to fit, if that is known yet.
 
   Raises:
     app.UsageError: it is no model of the trainer's, or one of another network or other images.
   """
   card = _card(export)
   network = card.version.partition('-')[0]
-  kind, own = (network, card.image_shape), (model, spec.image_shape)
-  if kind != own:
-    shapes = ['x'.join(map(str, shape)) for _, shape in (kind, own)]
+  if network not in NETWORKS:
     raise app.UsageError(
-      f'--init_from={export}: is the network {network} for images of {shapes[0]}, and this is '
-      f'{model} for {shapes[1]}; pass that --model, --image_size and --channels'
+      f'--init_from={export}: is the network {network}, which is none of this trainer; pass an '
+      'export that it made'
+    )
+  if network != model:
+    raise app.UsageError(
+      f'--init_from={export}: is the network {network}, and this is {model}; pass --model={network}'
+    )
+  if image_shape and image_shape != card.image_shape:
+    theirs, these = ('x'.join(map(str, shape)) for shape in (card.image_shape, image_shape))
+    raise app.UsageError(
+      f'--init_from={export}: is for images of {theirs}, and these are {these}; pass its '
+      '--image_size and --channels'
     )
 
 

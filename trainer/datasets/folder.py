@@ -2,7 +2,7 @@
 
     ROOT/LABEL/*.jpg              some of each class are held out for the test and the validation
     ROOT/train/LABEL/*.jpg        or they are already apart; a split that is not there is made of
-    ROOT/validation/LABEL/*.jpg   the training's
+    ROOT/validation/LABEL/*.jpg   the training's. Other usual names of splits are understood, too
     ROOT/test/LABEL/*.jpg
 
 Local or gs://. The order is that of the sorted paths.
@@ -12,12 +12,28 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from absl import app
+from absl import app, logging
 
 from batch.readers import image_files, sniff
 from storage import files
 from trainer.datasets import SPLITS, Dataset, Options, gathering, pictures, scorers_readers
+from trainer.datasets.splits import SPLIT_NAMES
+
+
+class Layout(NamedTuple):
+  """Where a folder's pictures are.
+
+  Attributes:
+    homes: the subfolder with the classes of each split; {'': ''} if there are no splits.
+    pictures: of each split, sorted by path.
+    others: files that are none of them.
+  """
+
+  homes: dict[str, str]
+  pictures: dict[str, list[files.File]]
+  others: list[files.File]
 
 
 def load(name: str, options: Options) -> Dataset:
@@ -28,10 +44,11 @@ def load(name: str, options: Options) -> Dataset:
   """
   where, root = f'--source={options.source}', _root(name, options)
   with files.as_usage_error(where):
-    found = {split: _pictures_in(files.join(root, split)) for split in SPLITS}
-    if not found['train']:
-      found = {'': _pictures_in(root)}
-    labels = _check_classes(where, root, found)
+    passed_over = files.Counts()
+    layout = _layout(where, root, files.list_files(root, passed_over))
+    labels = _check_classes(where, root, layout)
+    _warn_of_the_rest(where, root, layout, passed_over)
+    found = layout.pictures
     everything = [file for some in found.values() for file in some]
     spread = everything[:: 1 + len(everything) // scorers_readers.CHUNK_PICTURES]
     found_there = gathering.Source(
@@ -56,38 +73,86 @@ def _root(name: str, options: Options) -> str:
   return options.source.rstrip('/') or '/'
 
 
-def _pictures_in(folder: str) -> list[files.File]:
-  """Returns the files FOLDER/LABEL/NAME that are pictures by their names, sorted."""
-  depth = files.join(folder, '').count('/') + 1
-  return [
-    file
-    for file in files.list_files(folder)
-    if file.uri.count('/') == depth and re.search(sniff.FILE_NAME, file.uri.lower())
-  ]
+def _layout(where: str, root: str, found: Sequence[files.File]) -> Layout:
+  """Sorts the files of a folder.
+
+  Raises:
+    app.UsageError: two folders are for one split.
+  """
+  paths = [file.uri.removeprefix(files.join(root, '')).split('/') for file in found]
+  are_pictures = [bool(re.search(sniff.FILE_NAME, path[-1].lower())) for path in paths]
+  tops = {path[0] for path, is_one in zip(paths, are_pictures) if is_one and len(path) == 3}
+  homes = _homes(where, root, tops)
+  split_of = {home: split for split, home in homes.items()}
+  layout = Layout(homes, {split: [] for split in (*SPLITS, '') if split in homes}, [])
+  for file, path, is_one in zip(found, paths, are_pictures):
+    split = split_of.get('/'.join(path[:-2])) if is_one and len(path) > 1 else None
+    (layout.others if split is None else layout.pictures[split]).append(file)
+  return layout
 
 
-def _check_classes(where: str, root: str, found: dict[str, list[files.File]]) -> list[str]:
+def _homes(where: str, root: str, tops: set[str]) -> dict[str, str]:
+  """Returns the folder of each split; {'': ''} if none has pictures to train on.
+
+  Args:
+    where: what messages call `root`.
+    root: the folder.
+    tops: the names of the folders in it whose folders have pictures.
+  """
+  if 'train' not in {SPLIT_NAMES.get(name.lower()) for name in tops}:
+    return {'': ''}
+  homes: dict[str, str] = {}
+  for name in sorted(tops | _folders(root)):
+    split = SPLIT_NAMES.get(name.lower())
+    if split in homes:
+      raise app.UsageError(
+        f'{where}: {homes[split]}/ and {name}/ are both for {split}; put them together'
+      )
+    if split:
+      homes[split] = name
+  return homes
+
+
+def _check_classes(where: str, root: str, layout: Layout) -> list[str]:
   """Returns the labels.
 
   Raises:
     app.UsageError: there are no pictures, fewer than two classes, one is empty, or training lacks
       one.
   """
-  classes = {split: {_label(file.uri) for file in some} for split, some in found.items()}
-  first = next(iter(classes))
-  if not classes[first]:
+  classes = {
+    home: {_label(file.uri) for file in layout.pictures[split]}
+    for split, home in layout.homes.items()
+  }
+  training = layout.homes.get('train', '')
+  if not classes[training]:
     raise app.UsageError(f'{where}: has no pictures named LABEL/*.jpg or train/LABEL/*.jpg')
-  for split, labels in classes.items():
-    if empty := sorted(_folders(files.join(root, split) if split else root) - labels):
+  for home, labels in classes.items():
+    if empty := sorted(_folders(files.join(root, home) if home else root) - labels):
       raise app.UsageError(
-        f'{where}: {files.join(split, empty[0]).lstrip("/")} has no pictures; add some, or remove '
+        f'{where}: {files.join(home, empty[0]).lstrip("/")} has no pictures; add some, or remove '
         'the folder'
       )
-    if labels and (unknown := sorted(labels - classes[first])):
-      raise app.UsageError(f'{where}: {split}/ has {unknown[0]}, which train/ does not have')
-  names = sorted(classes[first])
+    if unknown := sorted(labels - classes[training]):
+      raise app.UsageError(f'{where}: {home}/ has {unknown[0]}, which {training}/ does not have')
+  names = sorted(classes[training])
   pictures.check_labels(where, names)
   return names
+
+
+def _warn_of_the_rest(
+  where: str, root: str, layout: Layout, passed_over: Mapping[str, int]
+) -> None:
+  """Logs what there is besides the pictures."""
+  if layout.others:
+    name = layout.others[0].uri.removeprefix(files.join(root, ''))
+    training = layout.homes.get('train')
+    logging.warning(
+      f'{where}: other files, left out: {len(layout.others)}, such as {name}; pictures are '
+      f'{training + "/" if training else ""}LABEL/NAME.jpg'
+    )
+  for kind, count in sorted(passed_over.items()):
+    logging.warning(f'{where}: left out: {count} ({kind})')
 
 
 def _folders(folder: str) -> set[str]:

@@ -13,9 +13,9 @@ from absl import app
 from batch import chunk, flags, ranges, source
 from storage import files
 from trainer.datasets import SPLITS, Dataset, Options, gathering, pictures, scorers_readers
+from trainer.datasets.splits import SPLIT_NAMES
 
 FORMATS = ('manifest', 'parquet', 'tfrecord', 'tar')
-SPLIT_NAMES = {**{split: split for split in SPLITS}, 'val': 'validation', 'valid': 'validation'}
 
 
 def load(name: str, options: Options) -> Dataset:

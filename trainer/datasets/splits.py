@@ -1,5 +1,6 @@
-"""Which pictures are held out: the same ones wherever and in whatever order the pictures are.
+"""What splits are called; and which pictures are held out.
 
+They are the same ones wherever and in whatever order the pictures are.
 Of each class those with the smallest checksums are held out, so a set that grows keeps nearly all
 of its pictures where they were. Copies of one picture stay together.
 """
@@ -9,6 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+SPLIT_NAMES = {  # in lower case, by people who split their pictures
+  'train': 'train',
+  'training': 'train',
+  'validation': 'validation',
+  'valid': 'validation',
+  'val': 'validation',
+  'test': 'test',
+  'testing': 'test',
+}
 FRACTION = 0.1  # for the test, and of the rest for the validation, unless the source has them
 LEAST_TO_SPLIT = 3  # different pictures of a class of which one is held out however few they are
 

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import tarfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -90,6 +91,14 @@ class TestManifest:
     read = np.concatenate([dataset.read(split).pixels for split in datasets.SPLITS])
     assert sorted(map(bytes, read)) == sorted(map(bytes, images))
     assert dataset.rejects == []
+
+  def test_what_is_no_picture_is_counted(self, images, tmp_path, caplog):
+    write_tar(tmp_path / 'pictures', [pictures.saved(image, 'PNG') for image in images])
+    with tarfile.open(tmp_path / 'pictures.tar', 'a') as archive:
+      for name in ('notes.md', 'more.md'):
+        archive.addfile(tarfile.TarInfo(name))
+    datasets.load('manifest', source=str(tmp_path / 'pictures.tar'))
+    assert 'left out: 2 (' in caplog.text
 
   def test_pictures_without_a_label_or_a_file_are_left_out(self, table):
     table.write_text(table.read_text() + 'missing.png,9,train\n3.png,,train\n')

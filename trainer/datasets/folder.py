@@ -47,7 +47,7 @@ def load(name: str, options: Options) -> Dataset:
     passed_over = files.Counts()
     layout = _layout(where, root, files.list_files(root, passed_over))
     labels = _check_classes(where, root, layout)
-    _warn_of_the_rest(where, root, layout, passed_over)
+    _warn_of_others(where, root, layout)
     found = layout.pictures
     everything = [file for some in found.values() for file in some]
     spread = everything[:: 1 + len(everything) // scorers_readers.CHUNK_PICTURES]
@@ -58,6 +58,7 @@ def load(name: str, options: Options) -> Dataset:
       total=len(everything),
       sample=lambda: next(_chunks({'': spread})).encoded,  # of all classes
       fingerprint=repr([(file.uri, file.size) for file in everything]),
+      passed_over=passed_over,
     )
     return pictures.to_dataset(found_there, options, name=name, title=os.path.basename(root))
 
@@ -140,10 +141,8 @@ def _check_classes(where: str, root: str, layout: Layout) -> list[str]:
   return names
 
 
-def _warn_of_the_rest(
-  where: str, root: str, layout: Layout, passed_over: Mapping[str, int]
-) -> None:
-  """Logs what there is besides the pictures."""
+def _warn_of_others(where: str, root: str, layout: Layout) -> None:
+  """Logs how many files are no pictures of a class."""
   if layout.others:
     name = layout.others[0].uri.removeprefix(files.join(root, ''))
     training = layout.homes.get('train')
@@ -151,8 +150,6 @@ def _warn_of_the_rest(
       f'{where}: other files, left out: {len(layout.others)}, such as {name}; pictures are '
       f'{training + "/" if training else ""}LABEL/NAME.jpg'
     )
-  for kind, count in sorted(passed_over.items()):
-    logging.warning(f'{where}: left out: {count} ({kind})')
 
 
 def _folders(folder: str) -> set[str]:

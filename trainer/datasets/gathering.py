@@ -1,11 +1,13 @@
 """The pictures of a source, read and decoded to images of one shape."""
 
+import collections
 import concurrent.futures
 import hashlib
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,17 +27,23 @@ CHANNELS = {'grey': 1, 'rgb': 3}
 HEADERS = ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM')
 GREY_MODES = {'1', 'L', 'LA', 'I;16', 'I', 'F'}
 
+NOTHING: Mapping[str, int] = types.MappingProxyType({})
+
 Reject = tuple[str, str, str]  # id, stage, reason
 
 
 class Chunk(NamedTuple):
-  """N pictures as read, with labels ('' if one has none) and splits ('' if the source has none)."""
+  """N pictures as read, with labels ('' if one has none) and splits ('' if the source has none).
+
+  `passed_over` counts what is no picture, by kind.
+  """
 
   ids: Sequence[str]
   encoded: Sequence[bytes]
   labels: Sequence[str]
   splits: Sequence[str]
   rejects: Sequence[Reject] = ()
+  passed_over: Mapping[str, int] = NOTHING
 
 
 class Source(NamedTuple):
@@ -49,6 +57,7 @@ class Source(NamedTuple):
     total: the number of pictures, if it is known.
     sample: returns encoded pictures that stand for all; by default those of the first chunk.
     fingerprint: differs for other pictures; with it they can be prepared in a directory.
+    passed_over: counts what was found beside the pictures, by kind.
   """
 
   where: str
@@ -58,6 +67,7 @@ class Source(NamedTuple):
   total: int | None = None
   sample: Callable[[], Sequence[bytes]] | None = None
   fingerprint: str = ''
+  passed_over: Mapping[str, int] = NOTHING
 
 
 class Gathered(NamedTuple):
@@ -96,14 +106,25 @@ def gather(source: Source, options: Options, store: prepared.Store) -> Gathered:
   )
   rejects = [tuple(reject) for line in lines for reject in line['rejects']]
   shape = tuple(lines[0]['shape'])
-  found = Gathered(store.images(), labels, digests, given, rejects, shape)
-  if found.rejects:
-    name, _, reason = found.rejects[0]
+  _warn(source, rejects, [line.get('passed_over', NOTHING) for line in lines])
+  return Gathered(store.images(), labels, digests, given, rejects, shape)
+
+
+def _warn(
+  source: Source, rejects: Sequence[Reject], passed_over: Iterable[Mapping[str, int]]
+) -> None:
+  """Logs what is left out."""
+  if rejects:
+    name, _, reason = rejects[0]
     logging.warning(
-      f'{source.where}: {len(found.rejects)} pictures are left out, such as {name} ({reason}); '
+      f'{source.where}: {len(rejects)} pictures are left out, such as {name} ({reason}); '
       'rejects.jsonl in the workdir lists them'
     )
-  return found
+  counts = collections.Counter(source.passed_over)
+  for each in passed_over:
+    counts.update(each)
+  for kind, count in sorted(counts.items()):
+    logging.warning(f'{source.where}: left out: {count} ({kind})')
 
 
 def _fill(source: Source, options: Options, store: prepared.Store) -> None:
@@ -165,6 +186,7 @@ def _decode_chunk(
     'labels': [chunk.labels[row] for row in rows],
     'digests': [hashlib.sha256(chunk.encoded[row]).hexdigest() for row in rows],
     'splits': [chunk.splits[row] for row in rows],
+    'passed_over': dict(chunk.passed_over),
     'rejects': [*chunk.rejects, *((chunk.ids[i], 'decode', reasons[i]) for i in sorted(reasons))],
   }
   none = np.zeros((0, *shape), np.uint8)

@@ -45,6 +45,7 @@ def load(name: str, options: Options) -> Dataset:
       _chunks(where, plan, settings),
       total=plan.images,
       fingerprint=repr((options.source, plan.fingerprint, settings)),
+      passed_over=plan.passed_over,
     )
     title = os.path.splitext(os.path.basename(options.source.rstrip('/')))[0]
     return pictures.to_dataset(table, options, name=name, title=title)

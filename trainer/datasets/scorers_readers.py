@@ -31,4 +31,5 @@ def to_chunks(
       labels=[labels.to_text(label) for label in images.labels or [''] * len(images.ids)],
       splits=split_of(images),
       rejects=[(each.id, each.stage, each.reason) for each in images.rejects],
+      passed_over=images.passed_over,
     )

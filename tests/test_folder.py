@@ -124,6 +124,12 @@ class TestPhotos:
     assert counts == [2, 0, 0]
     assert 'classes without a test picture: 1, such as rare' in caplog.text
 
+  def test_with_two_labels_are_counted(self, photos, caplog):
+    for number in range(2):
+      (photos / f'light/copy{number}.jpg').write_bytes((photos / f'dark/0{number}.jpg').read_bytes())
+    load(photos)
+    assert 'several labels, in copies: 2, such as one of dark and light' in caplog.text
+
   def test_that_cannot_be_read_are_left_out_and_listed(self, photos):
     (photos / 'dark/00.jpg').write_bytes(b'not an image')
     dataset = load(photos)
@@ -211,6 +217,10 @@ class TestRefused:
 
   def test_no_pictures(self, tmp_path):
     self.refuse('has no pictures named LABEL', tmp_path)
+
+  def test_what_is_no_folder(self, small):
+    self.refuse('nowhere: does not exist; pass the folder of pictures', small / 'nowhere')
+    self.refuse('0000.png: is a file; pass the folder', small / 'train/dark/0000.png')
 
   def test_one_class(self, tmp_path):
     source = write_image_folder(tmp_path / 'pictures', labels=['all'])

@@ -44,6 +44,9 @@ def load(name: str, options: Options) -> Dataset:
   """
   where, root = f'--source={options.source}', _root(name, options)
   with files.as_usage_error(where):
+    if files.is_local(root) and not os.path.isdir(root):
+      what = 'is a file' if os.path.exists(root) else 'does not exist'
+      raise app.UsageError(f'{where}: {what}; pass the folder of pictures')
     passed_over = files.Counts()
     layout = _layout(where, root, files.list_files(root, passed_over))
     labels = _check_classes(where, root, layout)

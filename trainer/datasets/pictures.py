@@ -1,5 +1,6 @@
 """Pictures with labels, from whatever source, as a dataset: images of one shape, in splits."""
 
+import collections
 import contextlib
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,7 @@ def to_dataset(source: Source, options: Options, **facts: Any) -> Dataset:
     found = gather(source, options, store)
   names = tuple(source.labels or _in_order(set(found.labels), source.order))
   check_labels(source.where, names)
+  _warn_of_two_labels(source.where, found)
   whole = _examples(found, names)
   parts = _split(source.where, whole.labels, found, names, options.validation_examples)
   return Dataset(
@@ -51,6 +53,17 @@ def _store(fingerprint: str, options: Options) -> contextlib.AbstractContextMana
 def _examples(found: Gathered, names: Sequence[str]) -> Examples:
   index = {name: i for i, name in enumerate(names)}
   return Examples(found.pixels, np.array([index[label] for label in found.labels], np.int64))
+
+
+def _warn_of_two_labels(where: str, found: Gathered) -> None:
+  labels = collections.defaultdict[str, set[str]](set)
+  for digest, label in zip(found.digests, found.labels):
+    labels[digest].add(label)
+  if several := [sorted(of_one) for of_one in labels.values() if len(of_one) > 1]:
+    logging.warning(
+      f'{where}: pictures with several labels, in copies: {len(several)}, such as one of '
+      f'{several[0][0]} and {several[0][1]}'
+    )
 
 
 def check_labels(where: str, labels: Sequence[str]) -> None:

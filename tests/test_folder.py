@@ -126,7 +126,7 @@ class TestPhotos:
 
   def test_with_two_labels_are_counted(self, photos, caplog):
     for number in range(2):
-      (photos / f'light/copy{number}.jpg').write_bytes((photos / f'dark/0{number}.jpg').read_bytes())
+      shutil.copy(photos / f'dark/0{number}.jpg', photos / f'light/copy{number}.jpg')
     load(photos)
     assert 'several labels, in copies: 2, such as one of dark and light' in caplog.text
 

@@ -92,6 +92,14 @@ class TestImagesOfOneSize:
     with pytest.raises(app.UsageError, match=r'--validation_examples=5: .* has its own validation'):
       load(small, validation_examples=5)
 
+  def test_beside_one_that_is_too_large_to_decode(self, small):
+    huge = Image.fromarray(np.zeros((8000, 8000), np.uint8))
+    (small / 'train/dark/huge.png').write_bytes(pictures.saved(huge, 'PNG'))
+    dataset = load(small)
+    assert dataset.image_shape == (20, 22, 3)
+    ((_, _, reason),) = dataset.rejects
+    assert reason == '8000x8000 is more than 50000000 pixels: not decoded'
+
 
 class TestPhotos:
   def test_become_small_and_rgb_unless_asked_otherwise(self, photos):

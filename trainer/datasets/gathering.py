@@ -5,6 +5,7 @@ import concurrent.futures
 import hashlib
 import io
 import itertools
+import math
 import os
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -161,11 +162,12 @@ def _shape(where: str, encoded: Sequence[bytes], options: Options) -> ImageShape
 
 
 def _headers(encoded: Sequence[bytes]) -> Iterator[tuple[tuple[int, int], str]]:
-  """Yields (width, height) and Pillow's mode of each picture whose header can be read."""
+  """Yields (width, height) and Pillow's mode of each picture that may be one to train on."""
   for content in encoded:
     try:
       with Image.open(io.BytesIO(content), formats=HEADERS) as image:
-        yield image.size, image.mode
+        if math.prod(image.size) <= MAX_PIXELS:
+          yield image.size, image.mode
     except Exception as error:  # a picture that cannot be read is rejected when it is decoded
       logging.debug('%s', error)
 
@@ -179,7 +181,7 @@ def _decode_chunk(
   decoded = list(pool.map(lambda part: _decode(part, shape), parts))
   reasons = {i: 'it has no label' for i, label in enumerate(chunk.labels) if not label}
   for first, part in zip(firsts, decoded):
-    reasons |= {first + i: reason for i, reason in part.reasons.items()}
+    reasons |= {first + i: _reason(reason) for i, reason in part.reasons.items()}
   rows = [i for i in range(len(chunk.ids)) if i not in reasons]
   line = {
     'shape': shape,
@@ -191,6 +193,11 @@ def _decode_chunk(
   }
   none = np.zeros((0, *shape), np.uint8)
   return line, np.concatenate([none, *(part.pixels for part in decoded)])[rows]
+
+
+def _reason(said: str) -> str:
+  """Returns why a picture is left out, without the flag that only the scorer has."""
+  return said.replace(f'--max_pixels={MAX_PIXELS}', f'{MAX_PIXELS} pixels')
 
 
 def _decode(encoded: Sequence[bytes], shape: ImageShape) -> decode.Decoded:

@@ -219,10 +219,9 @@ def _check_flags(recipe: Recipe, directory: str, replicas: int) -> None:
     )
   if recipe.init_from:
     starting.check(recipe.init_from, recipe.model)
-  unknown = set() if recipe.validation_examples else {'validation_examples'}
-  workdir.check(
-    directory, {name: value for name, value in recipe.fixed().items() if name not in unknown}
-  )
+  fixed = recipe.fixed()
+  del fixed['validation_examples']  # how many it becomes depends on the pictures
+  workdir.check(directory, fixed)
 
 
 def _check_batch(recipe: Recipe, dataset: Dataset, examples: int) -> None:

@@ -330,6 +330,24 @@ def test_large_pictures_are_read_a_few_at_a_time(tmp_path):
   assert [len(part.ids) for part in found.chunks] == [8, 8, 4]
 
 
+def test_a_large_row_group_is_not_read_as_a_whole(tmp_path, monkeypatch):
+  random = np.random.default_rng(0)
+  table = pa.table({'image': [random.bytes(1 << 16) for _ in range(400)]})
+  # Pages end after a batch: by default they have 1,024 rows, however large these are.
+  pq.write_table(table, tmp_path / 'a.parquet', write_batch_size=16, use_dictionary=False)
+  sizes = []
+
+  class Recorded(io.FileIO):
+    def read(self, size: int = -1) -> bytes:
+      content = super().read(size)
+      sizes.append(len(content))
+      return content
+
+  monkeypatch.setattr(files, 'open_bytes', Recorded)
+  assert reader_kit.read_all(tmp_path / 'a.parquet').seen() == 400
+  assert max(sizes) < 3 << 20
+
+
 def test_an_outage_while_a_table_is_read_is_not_damage(tmp_path, monkeypatch):
   pq.write_table(pa.table({'image': PNGS}), tmp_path / 'a.parquet')
   options = reader_kit.settings()

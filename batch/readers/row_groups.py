@@ -133,6 +133,7 @@ class Table:
       self._file,
       metadata=self._metadata,
       buffer_size=BUFFER_BYTES,
+      pre_buffer=False,  # which would read all of the group's columns before the first row
       page_checksum_verification=True,
     )
     for batch in table.iter_batches(size, row_groups=[group], columns=list(columns)):

@@ -19,7 +19,7 @@ from absl import app
 
 from batch import arguments, closing, exit_codes, flags, names, runner
 from images import model_card
-from runtime import text
+from runtime import process, text
 from storage import files
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def _score(
   started: float,
 ) -> dict[str, Any] | None:
   # Beam takes two seconds to import: --help and most mistakes do without.
-  from batch import file_list, finishing, forked_workers, labels, pipeline, progress, sink, source
+  with process.without_garbage_collection():
+    from batch import file_list, finishing, forked_workers, labels, pipeline, progress, sink, source
 
   options, threads = runner.beam_options(beam_flags)
   if server:

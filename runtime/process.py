@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import ctypes
+import gc
 import locale
 import os
 import sys
@@ -56,20 +57,33 @@ def use_utf8() -> None:
 
 
 @contextlib.contextmanager
-def without_keras() -> Iterator[None]:
-  """Makes TensorFlow imported in the block not import Keras: 3 of 8 seconds (AVX2, 2 cores).
+def without(*modules: str) -> Iterator[None]:
+  """Makes packages imported in the block do without modules that they can do without.
 
-  A SavedModel does not need it. After the block Keras can be imported as usual.
+  Those that are imported already stay. After the block all can be imported as usual.
   """
-  if 'keras' in sys.modules or 'tensorflow' in sys.modules:
-    yield
-    return
-  # An import of it raises ModuleNotFoundError.
-  sys.modules['keras'] = None  # type: ignore[assignment]
+  hidden = [module for module in modules if module not in sys.modules]
+  # An import of them raises ModuleNotFoundError.
+  sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
   try:
     yield
   finally:
-    del sys.modules['keras']
+    for module in hidden:
+      del sys.modules[module]
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+  """Makes imports in the block faster: TensorFlow's and Beam's by a quarter (AVX2, 2 cores).
+
+  Nothing that the block made is ever visited by a collection, which at exit would take a second.
+  """
+  gc.disable()
+  try:
+    yield
+  finally:
+    gc.freeze()
+    gc.enable()
 
 
 @contextlib.contextmanager

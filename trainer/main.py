@@ -20,7 +20,6 @@ and its own index on each. All must see the same workdir; worker 0 writes it.
 
 import contextlib
 import dataclasses
-import gc
 import logging as py_logging
 import math
 import os
@@ -94,10 +93,9 @@ def main(argv: list[str]) -> None:
   tempfile.gettempdir()  # raises an OSError if there is none
   logging.get_absl_handler().addFilter(_keep_record)
   # Imports TensorFlow, for which --help need not wait.
-  from trainer import run
+  with process.without_garbage_collection():
+    from trainer import run
 
-  # Exempts imported modules from garbage collection, which would take over a second at exit.
-  gc.freeze()
   settings = _from_flags(
     config.Config,
     recipe=_from_flags(config.Recipe),

@@ -35,7 +35,13 @@ def _listed(pattern: str, found: Iterator[File]) -> Iterator[File]:
 
 def exists(path: str) -> bool:
   """Returns whether there is such a file."""
-  return os.path.exists(path)
+  try:
+    os.stat(path)
+  except (OSError, ValueError) as error:
+    if isinstance(error, OSError):
+      raise_if_outage(error, path)
+    return False
+  return True
 
 
 class _Reader(io.FileIO):

@@ -12,7 +12,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 
-from storage.base import File
+from storage.base import OUTAGES, File
 from storage.spool import Spool
 
 WILDCARDS = frozenset('*?[')
@@ -166,9 +166,21 @@ def _is_hidden(name: str, kind: str, passed_over: Counts) -> bool:
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
+  """Returns whether an entry is a directory; a link that leads nowhere is none.
+
+  Raises:
+    OSError: it is a link to what cannot be reached, which may be a directory.
+  """
   try:
     return entry.is_dir()
-  except OSError:  # a link that leads nowhere; its reader will report it
+  except PermissionError as error:
+    raise PermissionError(
+      f'{entry.path}: what this link leads to cannot be reached (permission denied); permit it, or '
+      'name others'
+    ) from error
+  except OSError as error:
+    if error.errno in OUTAGES:
+      raise
     return False
 
 

@@ -1,5 +1,6 @@
 """Sequences that are too long for memory."""
 
+import collections
 import heapq
 import itertools
 import pickle
@@ -7,11 +8,12 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
-from storage.base import File
+from storage.base import File, raise_if_outage
 
 Item = TypeVar('Item')
 BLOCK_ITEMS = 1000
 RUN_ITEMS = 100_000  # that are sorted at once: 20 MB
+MAX_RUNS = 100  # a run is an open file, of which a process may have 1,024
 
 
 class Spool(Collection[Item]):
@@ -44,9 +46,14 @@ class Spool(Collection[Item]):
       self._store()
 
   def _store(self) -> None:
-    self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this
-    self._file.seek(self._size)
-    pickle.dump(self._last, self._file, pickle.HIGHEST_PROTOCOL)
+    try:
+      self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this
+      self._file.seek(self._size)
+      pickle.dump(self._last, self._file, pickle.HIGHEST_PROTOCOL)
+      self._file.flush()  # a full disk is said here
+    except OSError as error:
+      raise_if_outage(error, f'{tempfile.gettempdir()} (TMPDIR, for temporary files)')
+      raise
     self._size, self._last = self._file.tell(), []
 
   def __len__(self) -> int:
@@ -67,10 +74,15 @@ class Spool(Collection[Item]):
 
 def ordered(items: Iterable[Any]) -> Iterator[Any]:
   """Yields the items sorted."""
-  runs, items = list[Spool[Any]](), iter(items)
+  items = iter(items)
+  levels = collections.defaultdict[int, list[Spool[Any]]](list)
   while run := sorted(itertools.islice(items, RUN_ITEMS)):
-    runs.append(Spool(run))
-  return heapq.merge(*runs)
+    merged, level = Spool(run), 0
+    while len(levels[level]) == MAX_RUNS - 1:
+      merged = Spool(heapq.merge(*levels.pop(level), merged))
+      level += 1
+    levels[level].append(merged)
+  return heapq.merge(*itertools.chain.from_iterable(levels.values()))
 
 
 def in_order(found: Iterable[File]) -> Spool[File]:

@@ -1,8 +1,11 @@
 """Which files an input names: real folders, patterns, links and names of any kind."""
 
+import contextlib
 import os
 import pathlib
 import stat
+import tempfile
+from collections.abc import Iterator
 
 import pytest
 from absl import app
@@ -42,6 +45,17 @@ def plan(*patterns: str, kind: str = 'auto', output: str = 'out') -> source.Plan
 
 def uris(found: source.Plan) -> list[str]:
   return [uri for shard in found.shards for uri in shard.uris or [shard.uri]]
+
+
+@contextlib.contextmanager
+def another_user() -> Iterator[None]:
+  """Drops root's right to read everything."""
+  user = os.geteuid()
+  os.seteuid(user or 65534)
+  try:
+    yield
+  finally:
+    os.seteuid(user)
 
 
 def read(found: source.Plan, **changes) -> tuple[list[str], list[chunk.Reject]]:
@@ -238,3 +252,16 @@ def test_what_was_passed_over_is_said_in_one_line():
   assert closing.format_counts(counts) == (
     '2 hidden files, 1 .md file, 2 links to a directory, 3 hidden directories'
   )
+
+
+@pytest.mark.parametrize('pattern', ['{}/in', '{}/in/**/*.png', '{}/in/*/*.png'])
+def test_a_link_to_what_cannot_be_reached_is_an_error(pattern, jpeg):
+  with another_user(), tempfile.TemporaryDirectory() as home:
+    put(jpeg, f'{home}/in/0.png', f'{home}/disk/2023/1.png')
+    os.symlink(f'{home}/disk/2023', f'{home}/in/2023')
+    os.chmod(f'{home}/disk', 0)
+    try:
+      with pytest.raises(OSError, match=f'^{home}/in/2023: what this link leads to .* permit it'):
+        plan(pattern.format(home))
+    finally:
+      os.chmod(f'{home}/disk', 0o700)

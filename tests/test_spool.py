@@ -1,6 +1,9 @@
 """Sequences on disk: in order, as often as one likes, and without filling the memory."""
 
+import errno
+import os
 import random
+import tempfile
 import tracemalloc
 
 import pytest
@@ -32,6 +35,30 @@ def test_files_are_sorted_by_name_each_once(monkeypatch):
   found = [files.File(f'{index % 700:04d}\udcff.png', 7) for index in range(1000)]
   random.Random(1).shuffle(found)
   assert list(spool.in_order(found)) == sorted(set(found))
+
+
+def test_many_runs_are_merged_with_few_open_files(monkeypatch):
+  monkeypatch.setattr(spool, 'RUN_ITEMS', spool.BLOCK_ITEMS)  # each is a file
+  monkeypatch.setattr(spool, 'MAX_RUNS', 3)
+  shuffled = list(range(50 * spool.BLOCK_ITEMS))
+  random.Random(1).shuffle(shuffled)
+  before = len(os.listdir('/proc/self/fd'))
+  found = spool.ordered(shuffled)
+  assert 0 < len(os.listdir('/proc/self/fd')) - before <= 8  # two of each of four levels
+  assert list(found) == sorted(shuffled)
+
+
+@pytest.mark.parametrize('code', [errno.ENOSPC, errno.EMFILE])
+def test_a_full_disk_of_temporary_files_is_no_wrong_input(code, tmp_path, monkeypatch):
+  def fail(*_, **__):
+    raise OSError(code, os.strerror(code))
+
+  pictures = [tmp_path / f'{index}.png' for index in range(spool.BLOCK_ITEMS)]
+  for path in pictures:
+    path.touch()
+  monkeypatch.setattr(tempfile, 'TemporaryFile', fail)
+  with pytest.raises(files.Unavailable, match=f'TMPDIR.*{os.strerror(code)}'):
+    source.plan([f'{tmp_path}/*.png'], 'auto', reader_kit.settings())
 
 
 def test_planning_holds_no_list(tmp_path, monkeypatch):

@@ -9,8 +9,10 @@ from batch import names
 
 def lines(summary: dict[str, Any], output: str) -> str:
   """Returns the summary in a few lines."""
+  scored, now = summary['images_scored'], summary['images_scored_by_this_run']
+  by_this_run = '' if now == scored else f'{now:,} of them by this run, '
   found = [
-    f'{summary["images_scored"]:,} images scored, {summary["images_rejected"]:,} rejected, in '
+    f'{scored:,} images scored, {summary["images_rejected"]:,} rejected, {by_this_run}in '
     f'{summary["wall_seconds"]:.1f} s ({summary["images_per_second"]:,.0f} images/s, '
     'including start-up)'
   ]

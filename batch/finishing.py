@@ -18,7 +18,7 @@ class RunContext:
 
   Attributes:
     facts: the run's identity, for the summary.
-    started: seconds since 1970.
+    started: seconds since 1970; None of a template, which is a job at another time.
     threads: number of threads on which each process scores.
     shards: number of shards of the input, those included that an earlier run has scored.
     passed_over: what planning left out, by kind; the chunks count what reading leaves out.
@@ -27,7 +27,7 @@ class RunContext:
   settings: flags.Settings
   card: model_card.ModelCard
   facts: dict[str, Any]
-  started: float
+  started: float | None
   threads: int
   max_reject_fraction: float
   shards: int
@@ -91,11 +91,15 @@ def publish(total: stats.Stats, context: RunContext) -> dict[str, Any]:
   output = context.settings.output
   planned = stats.Stats.zero(len(context.card.labels))
   total += dataclasses.replace(planned, passed_over=context.passed_over)
-  wall_seconds = time.time() - context.started
+  wall_seconds = None if context.started is None else time.time() - context.started
   finished = summary.summarize(total, context.card, context.facts, wall_seconds)
+  success = files.join(output, sink.SUCCESS)
+  is_success = finished['reject_fraction'] <= context.max_reject_fraction
+  if not is_success:
+    files.remove([success])  # of an earlier run, which was allowed more
   files.write(files.join(output, sink.SUMMARY), summary.to_json(finished))
   files.write(files.join(output, sink.REPORT), report.page(finished, total, context.card))
-  if finished['reject_fraction'] <= context.max_reject_fraction:
-    files.write(files.join(output, sink.SUCCESS), '')
+  if is_success:
+    files.write(success, '')
   files.remove_folder(files.join(output, chunk_log.FOLDER))  # empty folders, or repeated chunks
   return finished

@@ -9,6 +9,8 @@ from images import model_card
 
 REQUIRED = {'input': "'pictures/**/*.png'", 'model': 'runs/seed/export/1', 'output': 'scored'}
 
+MAX_PIXEL_BYTES = 64 << 20  # of a chunk, as the model takes them
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -54,13 +56,13 @@ def to_settings(args: argparse.Namespace) -> Settings:
   return Settings(**{**values, 'carry': carry})
 
 
-def check_model(settings: Settings, card: model_card.ModelCard) -> None:
-  """Checks the settings whose limits depend on the model.
+def fit_model(settings: Settings, card: model_card.ModelCard) -> Settings:
+  """Returns the settings, with so few images in a chunk that their pixels are MAX_PIXEL_BYTES.
 
   Raises:
     app.UsageError: a value is out of range.
   """
-  height, width, _ = card.image_shape
+  height, width, channels = card.image_shape
   pixels = height * width
   if settings.max_pixels < pixels:
     raise app.UsageError(
@@ -70,3 +72,5 @@ def check_model(settings: Settings, card: model_card.ModelCard) -> None:
     raise app.UsageError(
       f'--top_k={settings.top_k}: the model has {len(card.labels)} labels; pass at most that'
     )
+  fitting = max(MAX_PIXEL_BYTES // (pixels * channels), 1)
+  return dataclasses.replace(settings, chunk_images=min(settings.chunk_images, fitting))

@@ -70,6 +70,7 @@ def main() -> None:
   The second is 1 if workers print tracebacks, else 0.
   """
   descriptor, verbose = map(int, sys.argv[1:])
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher hears Ctrl-C, too, and ends this
   _import_all()
   # Python 3.12 and later warn of threads, whose locks a forked process would find taken for ever.
   # There are OpenBLAS's and jemalloc's, which prepare for a fork.

@@ -84,7 +84,7 @@ def _score(
     forked_workers.start_from(server)
   with files.as_usage_error('--model'):
     card = model_card.read(settings.model)
-  flags.check_model(settings, card)
+  settings = flags.fit_model(settings, card)
   label_map = labels.read_map(settings.label_map, card.labels) if settings.label_map else None
   with files.as_usage_error('--input'):
     plan = source.plan(args.input, args.input_format, settings)
@@ -95,8 +95,9 @@ def _score(
     left = sink.unfinished(len(plan.shards), settings.output, settings.output_format, found)
     blocks = file_list.store(plan.shards, left, settings.output)
   limit, count = args.max_reject_fraction, len(plan.shards)
+  began = None if runner.is_template(options) else started
   context = finishing.RunContext(
-    settings, card, facts, started, threads, limit, count, plan.passed_over
+    settings, card, facts, began, threads, limit, count, plan.passed_over
   )
   with progress.shown(settings.output, plan.images), root:
     pipeline.build(root, blocks, plan.ranges_of(left), context)
@@ -159,7 +160,8 @@ def cli(argv: Sequence[str] | None = None) -> int:
   """
   runner.prepare_environment()
   # Process 1 of a container receives only signals that it handles.
-  signal.signal(signal.SIGTERM, _stop)
+  for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, _stop)
   try:
     args, beam_flags = parse(sys.argv[1:] if argv is None else argv)
     _configure_logging(args.verbose)
@@ -191,11 +193,12 @@ def _fail(message: str, exit_code: int) -> int:
   return exit_code
 
 
-def _stop(*_) -> None:
-  """Ends this process and its workers at once: the SIGTERM handler."""
-  _fail(f'stopped by SIGTERM; {RESUME}', exit_codes.STOPPED)
+def _stop(number: int, _) -> None:
+  """Ends this process and its workers at once: the handler of SIGTERM and Ctrl-C."""
+  code = exit_codes.INTERRUPTED if number == signal.SIGINT else exit_codes.STOPPED
+  _fail(f'stopped by {signal.Signals(number).name}; {RESUME}', code)
   runner.kill_workers()
-  os._exit(exit_codes.STOPPED)
+  os._exit(code)
 
 
 def root_cause(error: Exception) -> str:

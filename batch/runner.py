@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import itertools
 import os
 import pathlib
@@ -36,16 +37,30 @@ def beam_options(argv: Sequence[str]) -> tuple['PipelineOptions', int]:
   from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
   _check_no_positional(argv)
-  options = PipelineOptions(list(argv))
+  with _as_usage_error():
+    options = PipelineOptions(list(argv))
   if options.view_as(StandardOptions).runner:
     return options, 1
-  _check_known(argv)
+  with _as_usage_error():
+    _check_known(argv)
   cores = available_cores()
   options = PipelineOptions([*argv, *_local_flags(argv, cores)])
   direct = options.view_as(DirectOptions)
   if direct.direct_running_mode != 'multi_processing':
     return options, cores
   return options, max(cores // (direct.direct_num_workers or cores), 1)
+
+
+@contextlib.contextmanager
+def _as_usage_error() -> Iterator[None]:
+  """Makes a flag that argparse refuses a UsageError, in place of its usage and exit code 2."""
+  said = io.StringIO()
+  try:
+    with contextlib.redirect_stderr(said):
+      yield
+  except SystemExit as error:
+    _, _, reason = said.getvalue().strip().rpartition('error: argument ')
+    raise app.UsageError(reason or f'the flags cannot be read ({error})') from None
 
 
 def create_pipeline(options: 'PipelineOptions') -> 'beam.Pipeline':
@@ -62,12 +77,18 @@ def create_pipeline(options: 'PipelineOptions') -> 'beam.Pipeline':
     raise app.UsageError(' '.join(str(error).split())) from error
 
 
+def is_template(options: 'PipelineOptions') -> bool:
+  """Returns whether the job is only written down, to be run at any time."""
+  from apache_beam.options.pipeline_options import GoogleCloudOptions
+
+  return bool(options.view_as(GoogleCloudOptions).template_location)
+
+
 def is_submission(options: 'PipelineOptions') -> bool:
   """Returns whether the job runs only after this command: as a template, or by the user's wish."""
-  from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions
+  from apache_beam.options.pipeline_options import StandardOptions
 
-  is_template = bool(options.view_as(GoogleCloudOptions).template_location)
-  return is_template or options.view_as(StandardOptions).no_wait_until_finish
+  return is_template(options) or options.view_as(StandardOptions).no_wait_until_finish
 
 
 def _check_no_positional(argv: Sequence[str]) -> None:
@@ -112,7 +133,8 @@ def start_fork_server(
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   parser.add_argument('--runner')
   parser.add_argument('--direct_running_mode', default='multi_processing')
-  args, _ = parser.parse_known_args(list(argv))
+  with _as_usage_error():
+    args, _ = parser.parse_known_args(list(argv))
   if args.runner or args.direct_running_mode != 'multi_processing':
     yield None
     return

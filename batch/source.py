@@ -12,6 +12,8 @@ from storage import files
 from storage.spool import Spool
 
 SHARDS_IN_MEMORY = 16  # each may have thousands of names
+NAME_FILES = ('image', 'manifest')  # whose readers report each file that is not there
+LEADS_NOWHERE = 'the link leads nowhere; get the file that it stands for, or remove it'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,19 +52,43 @@ def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -
   """
   matched, kind, passed_over = listing.find(patterns, input_format, settings.output)
   _check_settings(kind, settings)
-  parts, images, passed_over_inside = reader(kind).plan(matched, settings)
+  there, gone = (matched, []) if kind in NAME_FILES else _split_links(matched)
+  parts, images, passed_over_inside = reader(kind).plan(there, settings)
   shards, cut = Spool[chunk.Shard](block=SHARDS_IN_MEMORY), []
   for part in parts:
     shard = dataclasses.replace(part, number=len(shards))
     shards.append(shard)
     cut += [shard] if shard.is_range else []
+  for file in gone if shards else ():
+    readable = next(iter(shards)).uri
+    shards.append(
+      chunk.Shard(len(shards), kind, file.uri, 0, 0, uris=(readable,), broken=LEADS_NOWHERE)
+    )
   if not shards:
     raise app.UsageError(
       f'--input={", ".join(patterns)}: contains no images; pass files that contain some'
     )
   passed_over.update(passed_over_inside)
   num_bytes = sum(file.size for file in matched)
+  images = None if images is None else images + len(gone)
   return Plan(shards, cut, kind, images, num_bytes, _fingerprint(matched), dict(passed_over))
+
+
+def _split_links(
+  matched: Collection[files.File],
+) -> tuple[Collection[files.File], Sequence[files.File]]:
+  """Returns the files that are there, and the links that lead nowhere.
+
+  Raises:
+    app.UsageError: none is there.
+  """
+  gone = [file for file in matched if not file.size and not files.exists(file.uri)]
+  if not gone:
+    return matched, gone
+  there = Spool(file for file in matched if file not in gone)
+  if not there:
+    raise app.UsageError(f'--input: {gone[0].uri}: {LEADS_NOWHERE}')
+  return there, gone
 
 
 def _fingerprint(matched: Iterable[files.File]) -> str:
@@ -95,6 +121,9 @@ def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[ch
   """
   if shard.is_range:
     raise ValueError(f'{shard}: use ranges.place or ranges.whole first')
+  if shard.broken and not settings.carry:  # or else its reader knows the columns
+    reject = chunk.Reject(shard.uri, 'read', shard.broken)
+    return map(_with_exact_ids, [] if skip else [chunk.ReadImages(encoded=[], rejects=[reject])])
   return map(_with_exact_ids, reader(shard.format).read(shard, skip, settings))
 
 

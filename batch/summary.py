@@ -1,7 +1,6 @@
 """The content of summary.json: what the counts tell about the collection."""
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +37,7 @@ def _fractions(values: Sequence[float]) -> np.ndarray:
 
 
 def summarize(
-  total: stats.Stats, card: model_card.ModelCard, facts: dict[str, Any], wall_seconds: float
+  total: stats.Stats, card: model_card.ModelCard, facts: dict[str, Any], wall_seconds: float | None
 ) -> dict[str, Any]:
   """Returns the content of summary.json.
 
@@ -46,7 +45,7 @@ def summarize(
     total: the sum over all chunks.
     card: the model's.
     facts: the run's identity: model version, inputs, settings.
-    wall_seconds: time since the job's start, including the workers' start-up.
+    wall_seconds: time since the job's start, including the workers' start-up; None if unknown.
   """
   correct = sum(n for (label, predicted), n in total.confusion.items() if label == predicted)
   num_pixels = max(sum(total.pixels), 1)
@@ -70,8 +69,8 @@ def summarize(
       'classes': stability_index(card.training_classes, total.by_label),
     },
     'pixel_fractions': [count / num_pixels for count in total.pixels],
-    'wall_seconds': round(wall_seconds, 3),
-    'images_per_second': _rate(total.images_scored, wall_seconds),
+    'wall_seconds': None if wall_seconds is None else round(wall_seconds, 3),
+    'images_per_second': _rate(total.images_now, wall_seconds),
     'stage_seconds': {stage: round(value, 3) for stage, value in sorted(total.seconds.items())},
   }
 
@@ -80,6 +79,7 @@ def _sizes(total: stats.Stats) -> dict[str, Any]:
   return {
     'images_seen': total.images_seen,
     'images_scored': total.images_scored,
+    'images_scored_by_this_run': total.images_now,
     'images_rejected': total.images_rejected,
     'images_labelled': total.images_labelled,
     'images_with_foreign_label': total.images_with_foreign_label,
@@ -93,8 +93,8 @@ def _sizes(total: stats.Stats) -> dict[str, Any]:
   }
 
 
-def _rate(images: int, seconds: float) -> float:
-  return round(images / seconds, 1) if seconds > 0 else math.nan
+def _rate(images: int, seconds: float | None) -> float | None:
+  return round(images / seconds, 1) if seconds else None
 
 
 def _confusion_matrix(total: stats.Stats, labels: Sequence[str]) -> dict[str, Any]:

@@ -72,6 +72,9 @@ class Backend(Protocol):
   def exists(self, uri: str) -> bool:
     """Returns whether there is such a file."""
 
+  def may_read(self, uri: str) -> bool:
+    """Returns whether the user may in general read what is in the file's bucket."""
+
   def open_bytes(self, uri: str) -> BinaryIO:
     """Opens a file for reading, in any order."""
 

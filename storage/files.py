@@ -90,6 +90,14 @@ def exists(uri: str) -> bool:
   return _backend(uri).exists(uri)
 
 
+def may_read(uri: str) -> bool:
+  """Returns whether the user may in general read what is in the file's bucket; True on a disk.
+
+  Where a file that may not be read is one of many, this tells whether it is the only one.
+  """
+  return _backend(uri).may_read(uri)
+
+
 def open_bytes(uri: str) -> BinaryIO:
   """Opens a file for reading its stored bytes, in any order: nothing is decompressed by name."""
   return _backend(uri).open_bytes(uri)

@@ -29,6 +29,7 @@ PAGE_NAMES = 1000  # of a listing; the API's most
 FOLDER_THREADS = 16  # that delete or copy a folder
 FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, RETRY_SECONDS = 0.2, 30.0, 120.0
 RESPONSE_SECONDS = 60.0
+READ = 'storage.objects.get'  # a permission
 
 CALL: dict[str, Any] = {
   'retry': retry.DEFAULT_RETRY.with_delay(FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS).with_timeout(
@@ -119,6 +120,13 @@ def exists(uri: str) -> bool:
   """Returns whether there is such an object."""
   with translate_errors(uri):
     return _blob(uri).exists(**CALL)
+
+
+def may_read(uri: str) -> bool:
+  """Returns whether the account may read the bucket's objects, unless one has an ACL of its own."""
+  bucket, _ = _bucket(uri)
+  with translate_errors(uri):
+    return bool(bucket.test_iam_permissions([READ], **CALL))
 
 
 def open_bytes(uri: str) -> BinaryIO:

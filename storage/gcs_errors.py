@@ -12,7 +12,6 @@ from google.cloud.storage.exceptions import DataCorruption
 from storage.base import Unavailable
 
 CREDENTIALS_REMEDY = 'run `gcloud auth application-default login`, or run as a service account'
-CREDENTIALS = (auth.RefreshError, auth.DefaultCredentialsError)
 OUTAGES = (
   exceptions.RetryError,
   exceptions.ServerError,
@@ -33,7 +32,8 @@ def translate_errors(uri: str, only_the_bucket: bool = False) -> Iterator[None]:
   Raises:
     FileNotFoundError, PermissionError: the object or bucket does not exist, or credentials are
       missing or insufficient.
-    Unavailable: no answer, or only ones that ask to try again, within the retry deadline.
+    Unavailable: no answer, or only ones that ask to try again, within the retry deadline; or
+      credentials that there are could not be renewed, as happens in the middle of a long job.
     OSError: anything else that went wrong.
   """
   try:
@@ -42,8 +42,11 @@ def translate_errors(uri: str, only_the_bucket: bool = False) -> Iterator[None]:
     bucket_remedy = f'there is no bucket {_bucket(uri)}; create it, or'
     what = bucket_remedy if only_the_bucket else 'there is no such object;'
     raise FileNotFoundError(f'{uri}: {what} correct the name') from error
-  except (exceptions.Forbidden, exceptions.Unauthorized, *CREDENTIALS) as error:
+  except (exceptions.Forbidden, auth.DefaultCredentialsError) as error:
     raise PermissionError(f'{uri}: {_permission(error, uri)}') from error
+  except (exceptions.Unauthorized, auth.RefreshError) as error:
+    why = f'Google refuses the credentials ({_line(error)}); {CREDENTIALS_REMEDY}'
+    raise Unavailable(f'{uri}: {why}') from error
   except OUTAGES as error:
     why = f'Cloud Storage is not responding ({_line(error)}); try again later'
     raise Unavailable(f'{uri}: {why}') from error
@@ -61,9 +64,7 @@ def _permission(error: Exception, uri: str) -> str:
       'permission denied; give the account that runs this roles/storage.objectUser on '
       f'{_bucket(uri)} ({_line(error)})'
     )
-  if isinstance(error, auth.DefaultCredentialsError):
-    return f'there are no Google credentials here; {CREDENTIALS_REMEDY}'
-  return f'Google refuses the credentials ({_line(error)}); {CREDENTIALS_REMEDY}'
+  return f'there are no Google credentials here; {CREDENTIALS_REMEDY}'
 
 
 def _bucket(uri: str) -> str:

@@ -44,6 +44,11 @@ def exists(path: str) -> bool:
   return True
 
 
+def may_read(path: str) -> bool:
+  """Returns True: permissions are each file's own."""
+  return True
+
+
 class _Reader(io.FileIO):
   """A file whose outages are Unavailable."""
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
-from storage.base import File, raise_if_outage
+from storage.base import File, Unavailable
 
 Item = TypeVar('Item')
 BLOCK_ITEMS = 1000
@@ -52,8 +52,10 @@ class Spool(Collection[Item]):
       pickle.dump(self._last, self._file, pickle.HIGHEST_PROTOCOL)
       self._file.flush()  # a full disk is said here
     except OSError as error:
-      raise_if_outage(error, f'{tempfile.gettempdir()} (TMPDIR, for temporary files)')
-      raise
+      raise Unavailable(
+        f'{tempfile.gettempdir()}: no temporary file can be written there ({error.strerror}); make '
+        'room, or set TMPDIR to another directory'
+      ) from error
     self._size, self._last = self._file.tell(), []
 
   def __len__(self) -> int:

@@ -14,7 +14,8 @@ from batch import main
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 IN_PROCESS = ('--direct_running_mode=in_memory', '--direct_num_workers=1')
-TIMINGS = {'wall_seconds', 'images_per_second', 'stage_seconds'}  # keys of summary.json
+# Keys of summary.json that tell about one run of the command.
+TIMINGS = {'wall_seconds', 'images_per_second', 'stage_seconds', 'images_scored_by_this_run'}
 
 
 def flags_for(model, source, output, *flags: str) -> list[str]:

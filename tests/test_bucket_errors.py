@@ -2,6 +2,7 @@
 
 import base64
 import http.server
+import json
 import os
 import pathlib
 import subprocess
@@ -12,8 +13,9 @@ import google_crc32c
 import pytest
 from absl import app
 
+from batch import chunk, source
 from storage import files, gcs
-from tests import bucket
+from tests import bucket, reader_kit
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HOME = 'gs://lookbook'
@@ -87,16 +89,31 @@ def test_without_credentials_it_says_how_to_get_them(tmp_path):
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
-  """Gives every request the same answer."""
+  """Gives every request for an object the same answer."""
 
-  status, digest = 200, ''
+  status, digest, permissions = 200, '', ()
 
   def do_GET(self) -> None:
+    if '/iam/testPermissions' in self.path:
+      self.answer(200, {'permissions': list(self.permissions)})
+      return
+    if 'Metadata-Flavor' in self.headers:  # of a virtual machine, which has no token
+      self.answer(200 if self.path == '/' else 404, {})
+      return
     self.send_response(self.status)
     self.send_header('Content-Length', '7')
     self.send_header('X-Goog-Hash', f'crc32c={self.digest}')
     self.end_headers()
     self.wfile.write(b'content')
+
+  def answer(self, status: int, said: dict) -> None:
+    content = json.dumps(said).encode()
+    self.send_response(status)
+    self.send_header('Content-Type', 'application/json')
+    self.send_header('Metadata-Flavor', 'Google')
+    self.send_header('Content-Length', str(len(content)))
+    self.end_headers()
+    self.wfile.write(content)
 
   def log_message(self, *_) -> None: ...
 
@@ -136,3 +153,31 @@ def test_content_that_is_not_what_was_kept_is_refused(answering):
   said = refusal(files.read, 'gs://lookbook/x')
   assert said.startswith('Unavailable')
   assert 'its content arrived with crc32c' in said
+
+
+def test_an_object_that_may_not_be_read_is_a_reject_unless_it_is_all_of_them(answering):
+  answering.status = 403
+  shard = chunk.Shard(0, 'image', 'gs://lookbook/x', uris=('gs://lookbook/x', 'gs://lookbook/y'))
+  with pytest.raises(files.Unavailable, match='permission denied; give the account'):
+    list(source.read(shard, 0, reader_kit.settings()))
+  answering.permissions = ('storage.objects.get',)
+  (found,) = source.read(shard, 0, reader_kit.settings())
+  assert [reject.id for reject in found.rejects] == list(shard.uris)
+  assert all(reject.reason.startswith('PermissionError') for reject in found.rejects)
+
+
+def test_a_token_that_cannot_be_renewed_is_no_property_of_an_object(answering, tmp_path):
+  script = "from storage import files; files.read('gs://lookbook/x')"
+  environment = {
+    **{name: os.environ[name] for name in ('PATH', 'PYTHONPATH') if name in os.environ},
+    'HOME': str(tmp_path),
+    'GCE_METADATA_HOST': (machine := os.environ['STORAGE_EMULATOR_HOST'].removeprefix('http://')),
+    'GCE_METADATA_IP': machine,
+    'NO_PROXY': '127.0.0.1',
+  }
+  result = subprocess.run(
+    [sys.executable, '-c', script], cwd=ROOT, env=environment, capture_output=True, text=True
+  )
+  said = result.stderr.splitlines()[-1]
+  assert 'Unavailable: gs://lookbook/x: Google refuses the credentials' in said
+  assert 'run `gcloud auth application-default login`, or run as a service account' in said

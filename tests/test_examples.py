@@ -263,3 +263,33 @@ def test_a_damaged_key_costs_one_record(encoded, tmp_path):
   assert [(r.id, r.reason) for r in columns.rejects] == [
     (f'{path}#5', 'the record is not a tf.train.Example')
   ]
+
+
+@pytest.mark.parametrize('caption', [b'', b'a caption of some length'])
+def test_what_few_records_have_is_found_whatever_their_size(caption, encoded, tmp_path):
+  """Those in the sample have longer names, so that the others are not longer by what they add."""
+  added = {
+    3: {'image/class/label': 7},
+    14: {'image/class/text': b'Coat'},
+    25: {'image/source_id': b'an id'},
+    36: {'image': encoded[0]},
+    47: {'another': encoded[1]},
+    48: {'label': b'Bag'},
+  }
+  records = []
+  for i, picture in enumerate(encoded[:50]):
+    features = {'image/encoded': picture, 'caption': caption * 9}
+    if i in added:
+      features.update(added[i])
+    else:
+      features['image/filename'] = b'%d' % i * 100
+    records.append(example(features))
+  path = write(tmp_path / 'a.tfrecord', records)
+  columns = read(path)
+  labels = dict(zip(columns.ids, columns.labels or []))
+  assert len(columns.ids) == len(set(columns.ids)) == 52
+  assert labels[f'{path}#3'] == 7
+  assert labels[f'{path}#14'] == b'Coat'
+  assert labels[f'{path}#48'] == b'Bag'
+  assert {'an id', f'{path}#36#0', f'{path}#36#1', f'{path}#47#0', f'{path}#47#1'} <= set(labels)
+  assert sum(label not in (None, -1, b'') for label in labels.values()) == 3

@@ -1,5 +1,6 @@
 """IDX files: as published, of other types, cut short, and with headers that lie."""
 
+import bz2
 import gzip
 import os
 import pathlib
@@ -7,6 +8,7 @@ import struct
 
 import numpy as np
 import pytest
+import zstandard
 from absl import app
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -207,3 +209,12 @@ def test_any_damage_is_a_whole_row_or_a_reject(tmp_path_factory, data):
     return
   assert found.ids == [f'{path}#{row}' for row in range(len(found.ids))]
   assert found.seen() == found.plan.images or suffix or found.rejects
+
+
+@pytest.mark.parametrize('compress', [gzip.compress, bz2.compress, zstandard.compress])
+def test_a_compressed_file_is_one_shard_of_all_images(compress, tmp_path):
+  (tmp_path / IMAGES).write_bytes(compress(header(8, ROWS, 28, 28) + PIXELS.tobytes()))
+  found = reader_kit.read_all(tmp_path / IMAGES, chunk_images=7)
+  assert len(found.plan.shards) == 1
+  assert (len(found.ids), found.rejects) == (ROWS, [])
+  assert np.array_equal(np.concatenate([part.pixels for part in found.chunks])[..., 0], PIXELS)

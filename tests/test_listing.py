@@ -13,6 +13,7 @@ from PIL import Image
 
 from batch import chunk, closing, names, source
 from batch.readers import sniff
+from benchmarks import collection
 from storage import files
 from tests import pictures, reader_kit
 
@@ -265,3 +266,25 @@ def test_a_link_to_what_cannot_be_reached_is_an_error(pattern, jpeg):
         plan(pattern.format(home))
     finally:
       os.chmod(f'{home}/disk', 0o700)
+
+
+WRITERS = {
+  'a.tfrecord': collection.write_tfrecord,
+  'a.tar': collection.write_tar,
+  'a.parquet': collection.write_parquet,
+}
+
+
+@pytest.mark.parametrize('name', WRITERS)
+@pytest.mark.parametrize('link', ['0', 'z'])
+def test_a_link_that_leads_nowhere_beside_archives_is_a_reject(name, link, home, jpeg):
+  (home / 'in').mkdir()
+  gone = f'in/{link}.{name}'
+  os.symlink('not-fetched', gone)
+  with pytest.raises(app.UsageError, match=f'{gone}: the link leads nowhere; get the file'):
+    plan('in')
+  WRITERS[name](f'in/{name}', iter([(0, jpeg, 1)]))
+  found = reader_kit.read_all('in')
+  assert len(found.ids) == 1
+  assert [(reject.id, reject.stage) for reject in found.rejects] == [(gone, 'read')]
+  assert 'the link leads nowhere' in found.rejects[0].reason

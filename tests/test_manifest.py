@@ -1,18 +1,22 @@
 """Manifests as spreadsheets, scripts and people write them, and what damage does to them."""
 
+import bz2
 import csv
 import gzip
 import io
+import lzma
 import pathlib
 import random
 
 import hypothesis
 import pytest
+import zstandard
 from absl import app
 from hypothesis import strategies
 
 from batch import chunk, source
-from batch.readers import text
+from batch.readers import image_files, stream, text
+from storage import files
 from tests import pictures, reader_kit
 
 COUNT = 12
@@ -295,3 +299,46 @@ def test_any_bytes_are_rows_or_an_error_in_one_line(content, name, home):
   for found in [*whole.ids, *[reject.id for reject in whole.rejects]]:
     assert found
     assert found.encode()
+
+
+COMPRESSORS = {
+  'gz': gzip.compress,
+  'bz2': bz2.compress,
+  'xz': lzma.compress,
+  'zst': zstandard.ZstdCompressor().compress,
+}
+
+
+@pytest.mark.parametrize('suffix', COMPRESSORS)
+@pytest.mark.parametrize('name', ['list.txt', 'table.csv'])
+def test_a_compressed_manifest_is_read_to_its_end_by_all_shards(suffix, name, home):
+  names = [f'{n % COUNT}.png' for n in range(400)]
+  content = '\n'.join([*(['uri'] if name.endswith('csv') else []), *names])
+  (home / f'{name}.{suffix}').write_bytes(COMPRESSORS[suffix](content.encode()))
+  found = reader_kit.read_all(f'{name}.{suffix}', chunk_images=16)
+  assert len(found.plan.shards) > 1
+  assert (found.ids, found.rejects) == (names, [])
+
+
+def test_large_files_are_read_a_few_at_a_time(home, monkeypatch):
+  large, reads = 60, []
+  read = files.read
+
+  def counted(uri: str, limit: int | None = None) -> bytes:
+    if uri.endswith('.png'):
+      reads.append(uri)
+    return read(uri, limit)
+
+  for n in range(large):
+    (home / f'{n}.png').write_bytes(bytes(10_000))
+  monkeypatch.setattr(files, 'read', counted)
+  monkeypatch.setattr(stream, 'CHUNK_BYTES', 40_000)  # four files
+  (home / 'list.txt').write_text(''.join(f'{n}.png\n' for n in range(large)))
+  settings = reader_kit.settings()
+  ids = []
+  for shard in source.plan(['list.txt'], 'manifest', settings).shards:
+    for part in source.read(shard, 0, settings):
+      ids += part.ids
+      # The chunk, a round as large as one, and of files that turned out larger one per thread.
+      assert len(reads) <= len(ids) + 4 + image_files.LOCAL_THREADS
+  assert ids == [f'{n}.png' for n in range(large)] == reads

@@ -103,6 +103,11 @@ def kill_all(process: subprocess.Popen) -> None:
   os.killpg(process.pid, signal.SIGKILL)
 
 
+def interrupt_all(process: subprocess.Popen) -> None:
+  """Does what a terminal does on Ctrl-C."""
+  os.killpg(process.pid, signal.SIGINT)
+
+
 def wait_until_gone(workers: list[psutil.Process]) -> None:
   """Returns once all have ended, which takes the kernel a moment after their SIGKILL."""
   while any(map(is_alive, workers)):
@@ -118,7 +123,8 @@ def is_alive(process: psutil.Process) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ('stop', 'code'), [(kill_all, -signal.SIGKILL), (subprocess.Popen.terminate, 75)]
+  ('stop', 'code'),
+  [(kill_all, -signal.SIGKILL), (subprocess.Popen.terminate, 75), (interrupt_all, 130)],
 )
 def test_a_stopped_run_resumes_with_every_id_exactly_once(
   stop, code, collections, exported, reference, tmp_path
@@ -126,9 +132,8 @@ def test_a_stopped_run_resumes_with_every_id_exactly_once(
   output = tmp_path / 'out'
   flags = ('--chunk_images=250', '--precision=float32')
   command = kit.command(exported, collections('tfrecord'), output, *flags)
-  process = subprocess.Popen(
-    command, cwd=kit.ROOT, start_new_session=True, stderr=subprocess.DEVNULL
-  )
+  with open(tmp_path / 'stderr', 'w') as stderr:
+    process = subprocess.Popen(command, cwd=kit.ROOT, start_new_session=True, stderr=stderr)
   while len(kit.chunks(output)) < 3:
     assert process.poll() is None, 'the run ended before it could be stopped'
     time.sleep(0.01)
@@ -136,6 +141,9 @@ def test_a_stopped_run_resumes_with_every_id_exactly_once(
   stop(process)
   assert process.wait() == code
   wait_until_gone(workers)
+  said = (tmp_path / 'stderr').read_text()
+  assert 'Traceback' not in said
+  assert ('rerun with --resume' in said) == (code > 0)
   assert not (output / '_SUCCESS').exists()
   assert not (output / 'predictions').exists()
   result = kit.score_outside(exported, collections('tfrecord'), output, *flags, '--resume')
@@ -143,6 +151,10 @@ def test_a_stopped_run_resumes_with_every_id_exactly_once(
   assert (output / '_SUCCESS').exists()
   kit.check_books(output)
   np.testing.assert_array_equal(kit.by_number(output)[0], kit.by_number(reference)[0])
+  summary = json.loads((output / 'summary.json').read_text())
+  now = summary['images_scored_by_this_run']
+  assert now < summary['images_scored']
+  assert f'{now:,} of them by this run' in result.stdout
 
 
 class Disk:

@@ -92,6 +92,8 @@ def test_too_many_rejects_fail_the_job_after_everything_good_is_written(
   assert not (tmp_path / 'out' / '_SUCCESS').exists()
   assert main.cli([*argv, '--resume', '--max_reject_fraction=0.01']) == 0
   assert (tmp_path / 'out' / '_SUCCESS').exists()
+  assert main.cli([*argv, '--resume', '--max_reject_fraction=0.0001']) == 3
+  assert not (tmp_path / 'out' / '_SUCCESS').exists()
 
 
 def test_an_output_directory_is_one_runs_only(few, exported, tmp_path, capsys):

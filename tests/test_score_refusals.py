@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batch import main
+from batch import flags, main
 from benchmarks import collection
+from images import model_card
+from tests import reader_kit
 from tests.pictures import noise_pngs
 
 
@@ -62,6 +64,8 @@ def place(tmp_path_factory) -> pathlib.Path:
     (['--input=a.png', '--chunk_images=many'], ['--chunk_images', 'many', 'whole number']),
     (['--input=a.png', '--top_k=11'], ['--top_k=11', '10']),
     (['--input=a.png', '--max_reject_fraction=2'], ['--max_reject_fraction', "'2'", '0 to 1']),
+    (['--input=a.png', '--runner'], ['--runner: expected one argument']),
+    (['--input=a.png', '--direct_num_workers=two'], ['--direct_num_workers', "'two'"]),
     (['--input=a.png', '--overwrite', '--resume'], ['--overwrite', '--resume']),
     (['--input=a.png', '--presicion=float32'], ['--presicion', '--help']),
     (['a.png'], ['--input']),
@@ -110,3 +114,9 @@ def test_a_foreign_model_is_refused(damage, exported, place, tmp_path, capsys):
   assert 'export/1' in error
   assert error.count('\n') == 1
   assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(('shape', 'expected'), [((28, 28, 1), 4096), ((1024, 1024, 3), 21)])
+def test_a_chunk_has_few_images_if_the_models_are_large(shape, expected):
+  card = model_card.ModelCard('1', ('a', 'b'), shape)
+  assert flags.fit_model(reader_kit.settings(max_pixels=1 << 20), card).chunk_images == expected

@@ -2,7 +2,8 @@
 
 Records that are alike are parsed together by TensorFlow, in 1 microsecond each; the others one by
 one. What is alike is found out for each chunk from some of its records, and whatever another record
-has besides sends that one through the parser for single records.
+has besides sends that one through the parser for single records. Records with other features that
+may be pictures, such as captions, are all parsed one by one.
 """
 
 import functools
@@ -16,8 +17,9 @@ from batch.readers.features import Features, no_picture, other_pictures, picture
 from storage import files
 
 SAMPLE_RECORDS = 8
-# A record that has so much more besides its picture than the sample's may have another feature.
-SPARE_BYTES = 24
+# A record that has so much more besides what is read than the sample's may have another picture,
+# which takes 45 bytes at least with its feature. The lengths in a record vary by 10.
+SPARE_BYTES = 16
 LABEL_NAMES = '{}.labels.txt'  # what TFDS keeps beside its files, after the feature's name
 
 MISSING = (b'', None, chunk.NO_LABEL)  # the defaults of TensorFlow's parser, and none at all
@@ -26,11 +28,12 @@ Labels = Sequence[int | str | bytes | None]
 
 
 class Layout(NamedTuple):
-  """What records that are alike have: the types by feature, bytes, int or float.
+  """What records that are alike have.
 
   Attributes:
     image: the feature with the picture.
-    besides: the most bytes that one of the sample has besides its picture.
+    kinds: the types of all features that are read, bytes, int or float.
+    besides: the most bytes that one of the sample has besides the text and the picture in these.
   """
 
   image: str
@@ -60,24 +63,30 @@ class Records:
 
   def _find_layout(self, sample: Sequence[bytes]) -> Layout | None:
     """Returns the layout of records that are alike, or None if these are not."""
-    wanted = self._wanted
-    kinds: dict[str, type] = {wanted.ids[0]: bytes, wanted.labels[0]: int}
-    images, besides = set(), 0
-    for record in sample:
-      try:
-        features = protobuf.parse(record)
-      except ValueError:
-        return None
-      found = pictures_of(features, wanted) + other_pictures(features, wanted)
-      images |= {key for key, _ in found}
-      besides = max(besides, len(record) - sum(len(picture) for _, picture in found))
-      for key in (*wanted.ids, *wanted.labels):
-        if key in features:
-          kinds[key] = type(features[key][0])
-    if len(images) != 1 or images & kinds.keys():
+    try:
+      parsed = [protobuf.parse(record) for record in sample]
+    except ValueError:
       return None
-    image = images.pop()
-    return Layout(image, {image: bytes, **kinds}, besides)
+    wanted = self._wanted
+    images = {
+      key
+      for features in parsed
+      for key, _ in pictures_of(features, wanted) + other_pictures(features, wanted)
+    }
+    if len(images) != 1 or images & {*wanted.ids, *wanted.labels}:
+      return None
+    # Also those that none of the sample has: another record may.
+    kinds: dict[str, type] = dict.fromkeys([*images, *wanted.images, *wanted.ids], bytes)
+    kinds.update({key: bytes if key.endswith('/text') else int for key in wanted.labels})
+    for features in parsed:
+      kinds.update({key: type(features[key][0]) for key in kinds if key in features})
+      if not _is_small({key: features[key] for key in features.keys() - kinds.keys()}):
+        return None
+    besides = max(
+      len(record) - sum(_text_bytes(features[key]) for key in kinds if key in features)
+      for record, features in zip(sample, parsed)
+    )
+    return Layout(images.pop(), kinds, besides)
 
   def _parse_together(
     self, rows: Sequence[int], records: Sequence[bytes], layout: Layout
@@ -100,15 +109,10 @@ class Records:
       return None
     found = {key: tensor.numpy().tolist() for key, tensor in tensors.items()}
     encoded = found[layout.image]
-    limit = layout.besides + SPARE_BYTES
-    odd = [
-      i
-      for i, (record, image) in enumerate(zip(records, encoded))
-      if not image or len(record) - len(image) > limit
-    ]
-    ids = _first_of([found[key] for key in self._wanted.ids if key in found])
+    odd = self._odd(records, found, layout)
+    ids = _first_of([found[key] for key in self._wanted.ids])
     names = [_text(i) or f'{self._uri}#{row}' for i, row in zip(ids, rows)]
-    labels = self._labels_together(found)
+    labels = _first_of([self._with_names(key, found[key]) for key in self._wanted.labels])
     if not odd:
       return chunk.ReadImages(names, encoded, labels=labels)
     columns, start = chunk.ReadImages(encoded=[], labels=[]), 0
@@ -119,9 +123,18 @@ class Records:
     _extend(columns, names[start:], encoded[start:], labels[start:])
     return columns
 
-  def _labels_together(self, found: dict[str, list]) -> Labels:
-    keys = [key for key in self._wanted.labels if key in found]
-    return _first_of([self._with_names(key, found[key]) for key in keys])
+  def _odd(self, records: Sequence[bytes], found: dict[str, list], layout: Layout) -> Sequence[int]:
+    """Returns the places of records without a picture, or with what may be another."""
+    left = list(map(len, records))
+    for key, kind in layout.kinds.items():
+      if kind is bytes and any(found[key]):
+        left = [size - len(value) for size, value in zip(left, found[key])]
+    limit, encoded = layout.besides + SPARE_BYTES, found[layout.image]
+    odd = {i for i, size in enumerate(left) if size > limit or not encoded[i]}
+    for key in self._wanted.images:
+      if key != layout.image:
+        odd.update(i for i, picture in enumerate(found[key]) if picture)
+    return sorted(odd)
 
   def _with_names(self, key: str, values: list) -> list:
     """Returns labels, numbers as the names that the file's folder has for them."""
@@ -186,11 +199,22 @@ def _extend(
   columns.labels.extend(labels)  # type: ignore[union-attr]
 
 
+def _is_small(features: dict[str, protobuf.Values]) -> bool:
+  """Returns whether features are so small that no picture fits in their place."""
+  single = all(len(values) == 1 for values in features.values())
+  return single and sum(map(_text_bytes, features.values())) <= SPARE_BYTES
+
+
+def _text_bytes(values: protobuf.Values) -> int:
+  return sum(len(value) for value in values if isinstance(value, bytes))
+
+
 def _first_of(columns: list[list]) -> list:
   """Returns per row the first value that is not missing."""
-  merged = columns[0]
-  for column in columns[1:]:
-    merged = [b if a in MISSING else a for a, b in zip(merged, column)]
+  merged, *others = columns
+  for column in others:
+    if set(column) - set(MISSING):
+      merged = [b if a in MISSING else a for a, b in zip(merged, column)]
   return merged
 
 

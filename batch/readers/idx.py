@@ -16,7 +16,7 @@ from batch.readers import stream
 from batch.readers.base import MAX_MISSING_ROWS, Planned
 from storage import files
 
-FILE_NAME = r'([.-]idx\d(-(ubyte|byte|short|int|float|double))?|\.idx)(\.gz)?$'
+FILE_NAME = r'([.-]idx\d(-(ubyte|byte|short|int|float|double))?|\.idx)' + stream.SUFFIX + '$'
 # http://yann.lecun.com/exdb/mnist: two bytes 0, the type, the number of dimensions, the dimensions.
 TYPES: dict[int, np.dtype] = {
   0x08: np.dtype('u1'),
@@ -60,7 +60,7 @@ class Header(NamedTuple):
 
 
 def plan(matched: Collection[files.File], settings: flags.Settings) -> Planned:
-  """Returns one shard per `chunk_images` images; gzip files, which have no random access, whole.
+  """Returns one shard per `chunk_images` images, and one per compressed file.
 
   Raises:
     app.UsageError: no file contains images.
@@ -98,7 +98,7 @@ def _refusal(header: Header | None) -> str:
 def _shards(file: files.File, header: Header, settings: flags.Settings) -> Iterator[chunk.Shard]:
   """Yields the shards of a file. What it is too short for is one of its own."""
   present, step = header.rows, _rows_at_once(header, settings)
-  if stream.is_gzip(file.uri):
+  if stream.is_compressed(file.uri):
     step = max(present, 1)
   else:
     present = min(present, max(file.size - header.begin, 0) // header.row_bytes)
@@ -123,10 +123,6 @@ def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[ch
 
   An id is the file's path, # and the row.
   """
-  if shard.broken:
-    if not skip:
-      yield chunk.ReadImages(rejects=[chunk.Reject(shard.uri, 'read', shard.broken)])
-    return
   header = read_header(stream.Stream(shard.uri))
   if not header or not header.has_images:
     raise files.Unavailable(f'{shard.uri}: was replaced while it was read; start again')

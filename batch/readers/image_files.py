@@ -19,6 +19,7 @@ FILE_NAME = sniff.FILE_NAME
 LOCAL_THREADS = 8
 CLOUD_THREADS = 32  # at 30 ms a request, 32 read 2.5 times as much as 8; 64 no more
 SLICE_FILES = 16  # read in a row by one thread; with fewer, passing them on costs more than reading
+FIRST_FILES = 4  # how large files are is known after these
 MAX_FILE_BYTES = 256 << 20  # a larger file is rejected before it fills a worker's memory
 
 
@@ -40,13 +41,6 @@ class Entry(NamedTuple):
   problem: str = ''
   carried: tuple[str | None, ...] = ()
   place: str = ''
-
-
-class _Content(NamedTuple):
-  """A file that was read, or the reason why not."""
-
-  entry: Entry
-  content: bytes | str
 
 
 def plan(matched: Collection[files.File], settings: flags.Settings) -> Planned:
@@ -110,19 +104,18 @@ def read_entries(
   Raises:
     files.Unavailable: a disk or Cloud Storage failed; other errors reject the one file.
   """
-  threads = settings.read_threads or _default_threads(entries)
-  contents = _contents(entries, threads)
+  contents = zip(entries, read_contents(entries, settings.read_threads))
   for items in stream.batch_by_size(contents, _num_bytes, settings.chunk_images):
-    good = [(item.entry, item.content) for item in items if isinstance(item.content, bytes)]
+    good = [(entry, content) for entry, content in items if isinstance(content, bytes)]
     yield chunk.ReadImages(
       ids=[entry.id for entry, _ in good],
       encoded=[content for _, content in good],
       labels=[entry.label for entry, _ in good],
       carried=_carried([entry for entry, _ in good], carry),
       rejects=[
-        chunk.Reject(item.entry.id, 'read', item.content)
-        for item in items
-        if isinstance(item.content, str)
+        chunk.Reject(entry.id, 'read', content)
+        for entry, content in items
+        if isinstance(content, str)
       ],
     )
 
@@ -146,30 +139,67 @@ def _default_threads(entries: Sequence[Entry]) -> int:
   return LOCAL_THREADS if all(files.is_local(entry.uri) for entry in entries) else CLOUD_THREADS
 
 
-def _num_bytes(item: _Content) -> int:
-  return len(item.content)
+def _num_bytes(item: tuple[Entry, bytes | str]) -> int:
+  return len(item[1])
 
 
-def _contents(entries: Sequence[Entry], threads: int) -> Iterator[_Content]:
-  slices = [entries[first : first + SLICE_FILES] for first in range(0, len(entries), SLICE_FILES)]
+def read_contents(entries: Sequence[Entry], threads: int = 0) -> Iterator[bytes | str]:
+  """Yields the content of each file in order, or why it cannot be read.
+
+  Threads read a round of files at a time: as many as make a chunk, to judge by the round before,
+  and at most CHUNK_BYTES and a file per thread if they turn out to be larger.
+
+  Args:
+    entries: the files.
+    threads: their number; 0 chooses by where the files are.
+
+  Raises:
+    files.Unavailable: a disk or Cloud Storage failed; other errors reject the one file.
+  """
+  threads = threads or _default_threads(entries)
+  share, count = stream.CHUNK_BYTES // threads, FIRST_FILES
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    # One round of the threads at a time: no more is in memory than that and the current chunk.
-    for first in range(0, len(slices), threads):
-      for contents in pool.map(_read_slice, slices[first : first + threads]):
-        yield from contents
+    while entries:
+      some, entries, held = entries[:count], entries[count:], 0
+      step = -(-len(some) // threads)
+      slices = [some[first : first + step] for first in range(0, len(some), step)]
+      for left, contents in zip(slices, pool.map(_read_some, slices, itertools.repeat(share))):
+        while True:
+          held += sum(map(len, contents))
+          yield from contents
+          left = left[len(contents) :]
+          if not left:
+            break
+          contents = _read_some(left, share)
+      fitting = stream.CHUNK_BYTES * len(some) // max(held, 1)
+      count = min(max(fitting, 1), threads * SLICE_FILES)
 
 
-def _read_slice(entries: Sequence[Entry]) -> list[_Content]:
-  return [_Content(entry, entry.problem or _read_one(entry)) for entry in entries]
+def _read_some(entries: Sequence[Entry], max_bytes: int) -> list[bytes | str]:
+  """Returns the first contents, up to the one with which they are `max_bytes`."""
+  contents: list[bytes | str] = []
+  held = 0
+  for entry in entries:
+    contents.append(entry.problem or _read_one(entry))
+    held += len(contents[-1])
+    if held >= max_bytes:
+      break
+  return contents
 
 
 def _read_one(entry: Entry) -> bytes | str:
-  """Returns the content, or why it cannot be read."""
+  """Returns the content, or why it cannot be read.
+
+  Raises:
+    files.Unavailable: there was no answer, or the permission to read the bucket is gone.
+  """
   try:
     return files.read(entry.uri, MAX_FILE_BYTES)
   except files.Unavailable:
     raise
   except Exception as error:  # any other error of a file system rejects this file only
+    if isinstance(error, PermissionError) and not files.may_read(entry.uri):
+      raise files.Unavailable(str(error)) from error
     kind = type(error).__name__
     if isinstance(error, OSError) and error.strerror:
       # Without the path, so that the same reasons are counted together.

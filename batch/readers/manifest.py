@@ -7,13 +7,13 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 
 from batch import chunk, cutting, flags, names
-from batch.readers import image_files, text
+from batch.readers import image_files, stream, text
 from batch.readers.base import Planned
 from batch.readers.image_files import Entry
 from batch.readers.manifest_layout import Layout, is_blank, read_layout
 from storage import files
 
-FILE_NAME = r'\.(txt|csv|tsv)(\.gz)?$'
+FILE_NAME = r'\.(txt|csv|tsv)' + stream.SUFFIX + '$'
 MAX_WHOLE_SHARDS = 64  # of a file that can be read only from its beginning, which each shard does
 WINDOWS_DRIVE = re.compile(r'[A-Za-z]:[\\/]|\\\\')
 MAX_NAME = 4096  # characters; a disk allows as many bytes, a bucket 1,024

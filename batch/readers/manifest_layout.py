@@ -8,7 +8,7 @@ from typing import NamedTuple
 from absl import app
 
 from batch import chunk, flags
-from batch.readers import sniff, text
+from batch.readers import sniff, stream, text
 
 URI_COLUMNS = (
   'uri',
@@ -27,7 +27,7 @@ ID_COLUMNS = ('id',)
 DELIMITERS = ',;\t|'
 SAMPLE_ROWS = 20
 EXCEL_HINT = re.compile(r'sep=(.)')  # Excel's own first line
-TABLE_NAME = re.compile(r'\.(csv|tsv)(\.gz)?$')
+TABLE_NAME = re.compile(r'\.(csv|tsv)' + stream.SUFFIX + '$')
 NUMBER = re.compile(r'[+-]?\d*[.,]?\d+')
 
 

@@ -160,7 +160,9 @@ def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[ch
   with row_groups.opened(shard.uri) as table:
     schema, layout = _find_columns(table, shard.uri, settings)
     none = table_layout.no_rows(schema, layout.carry)
-    for blocks in table_rows.cut(_blocks(table, shard, settings), skip, settings.chunk_images):
+    left = table_rows.after(_blocks(table, shard, settings), skip)
+    whole = table_rows.with_files(left, settings.read_threads)
+    for blocks in table_rows.cut(whole, settings.chunk_images):
       yield table_rows.to_columns(blocks, layout, none)
 
 

@@ -1,13 +1,11 @@
 """The shards of files that are read from front to back, a large one in ranges."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from batch import chunk, cutting
 from batch.readers import stream
 from storage import files
-
-HEAD_BYTES = 16
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +13,7 @@ logger = logging.getLogger(__name__)
 def shards(
   kind: str,
   matched: Collection[files.File],
-  codec_of: Callable[[bytes], stream.Codec | None] = stream.find_codec,
+  codec_of: stream.CodecOf = stream.find_codec,
 ) -> list[chunk.Shard]:
   """Returns the shards of files; a compressed one, which cannot be split, is a single one.
 
@@ -28,7 +26,7 @@ def shards(
   whole: list[files.File] = []  # compressed, and large
   for file in matched:
     parts = cutting.ranges(file.size, total)
-    if len(parts) > 1 and codec_of(_beginning(file.uri)):
+    if len(parts) > 1 and stream.is_compressed(file.uri, codec_of):
       whole.append(file)
       parts = [(0, -1)]
     found += [
@@ -44,11 +42,6 @@ def shards(
       largest.size / 1e9,
     )
   return found
-
-
-def _beginning(uri: str) -> bytes:
-  with files.open_bytes(uri) as file:
-    return file.read(HEAD_BYTES)
 
 
 def _size(file: files.File) -> int:

@@ -23,6 +23,8 @@ SKIM_BYTES, CLOUD_SKIP_BYTES = 16 << 10, 4 << 20
 CHUNK_BYTES = 64 << 20  # a chunk of large files ends early, so that memory stays bounded
 XZ_MEMORY_BYTES = 256 << 20  # xz -9 needs 65 MiB
 GZIP = b'\x1f\x8b'
+HEAD_BYTES = 16  # tell how a file is compressed
+SUFFIX = r'(\.(gz|bz2|xz|zst))?'  # of the name of a file that may be compressed
 
 Item = TypeVar('Item')
 
@@ -41,6 +43,8 @@ class Codec(NamedTuple):
   start: Callable[[], Any]
   piece_bytes: int
 
+
+CodecOf = Callable[[bytes], Codec | None]  # from a file's beginning
 
 ZLIB = Codec(
   'zlib', (b'\x78\x01', b'\x78\x5e', b'\x78\x9c', b'\x78\xda'), zlib.decompressobj, 32 << 10
@@ -62,15 +66,15 @@ class _DamagedError(Exception):
   """Compressed content that cannot be decompressed further."""
 
 
-def is_gzip(uri: str) -> bool:
-  """Returns whether a file begins as gzip does."""
-  with files.open_bytes(uri) as file:
-    return file.read(2) == GZIP
-
-
 def find_codec(beginning: bytes) -> Codec | None:
   """Returns how a file that begins like this is compressed, or None if it is not."""
   return next((codec for codec in CODECS if beginning.startswith(codec.begins)), None)
+
+
+def is_compressed(uri: str, codec_of: CodecOf = find_codec) -> bool:
+  """Returns whether a file is compressed, so that reading it can only begin at its start."""
+  with files.open_bytes(uri) as file:
+    return codec_of(file.read(HEAD_BYTES)) is not None
 
 
 class Stream:
@@ -88,7 +92,7 @@ class Stream:
     uri: str,
     start: int = 0,
     stop: int = -1,
-    codec_of: Callable[[bytes], Codec | None] = find_codec,
+    codec_of: CodecOf = find_codec,
     skims: bool = False,
   ):
     """Prepares to read; the file is opened when something is read.
@@ -166,9 +170,7 @@ class Stream:
     """Returns whether it is known, without reading, that fewer than `size` bytes are left."""
     return self._end is not None and self.offset + size > self._end
 
-  def _read(
-    self, uri: str, start: int, stop: int, codec_of: Callable[[bytes], Codec | None]
-  ) -> Iterator[bytes]:
+  def _read(self, uri: str, start: int, stop: int, codec_of: CodecOf) -> Iterator[bytes]:
     with files.open_bytes(uri) as file:
       end = stop if stop >= 0 else file.seek(0, os.SEEK_END)
       file.seek(start)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from batch import chunk
 from batch.readers import image_files, stream, table_fields, table_values
+from batch.readers.image_files import Entry
 from batch.readers.table_layout import Layout
 from storage import files
 
@@ -19,12 +20,14 @@ from storage import files
 class Block(NamedTuple):
   """N pictures in a row; a str in the place of one that there is not is the reason.
 
+  An Entry in the place of one is the file that has it; `with_files` reads them.
+
   Attributes:
     batch: what columns are carried from, if any are, and `places` each picture's row in it.
   """
 
   ids: Sequence[str]
-  contents: Sequence[bytes | str]
+  contents: Sequence[Any]
   labels: Sequence[Any]
   batch: pa.RecordBatch | None = None
   places: Sequence[int] = ()
@@ -59,8 +62,8 @@ def to_block(
   batch = _with_constants(batch, constant)
   lengths, values = table_values.unnested(table_fields.column(batch, layout.image))
   contents, paths = table_values.to_pictures(values)
-  pictures: list[bytes | str] = [
-    _content_at(path, shard.uri) if content is None else content
+  pictures = [
+    _entry_at(path, shard.uri) if content is None else content
     for content, path in zip(contents, paths)
   ]
   rows = range(batch.num_rows)
@@ -86,13 +89,42 @@ def _unnested(block: Block, lengths: Sequence[int]) -> Block:
   return Block(ids, pictures, [block.labels[row] for row in places], block.batch, places)
 
 
-def cut(blocks: Iterable[Block], skip: int, max_rows: int) -> Iterator[list[Block]]:
-  """Yields the blocks after `skip` pictures, for chunks of `max_rows` or about CHUNK_BYTES."""
-  held: list[Block] = []
-  rows = size = 0
+def after(blocks: Iterable[Block], skip: int) -> Iterator[Block]:
+  """Yields the blocks after `skip` pictures."""
   for block in blocks:
     first = min(skip, len(block.ids))
     skip -= first
+    if first < len(block.ids):
+      yield block.part(first, len(block.ids)) if first else block
+
+
+def with_files(blocks: Iterable[Block], threads: int) -> Iterator[Block]:
+  """Yields the blocks, those that name files with their contents, in parts of a chunk's size."""
+  for block in blocks:
+    entries = [content for content in block.contents if isinstance(content, Entry)]
+    if not entries:
+      yield block
+      continue
+    read = image_files.read_contents(entries, threads)
+    first, held, contents = 0, 0, list[bytes | str]()
+    for stop, content in enumerate(block.contents, 1):
+      if isinstance(content, Entry):
+        content = next(read)
+        if isinstance(content, str):
+          content = f'the picture is null, and the file at its path cannot be read: {content}'
+      contents.append(content)
+      held += len(content)
+      if held >= stream.CHUNK_BYTES or stop == len(block.contents):
+        yield block.part(first, stop)._replace(contents=contents)
+        first, held, contents = stop, 0, []
+
+
+def cut(blocks: Iterable[Block], max_rows: int) -> Iterator[list[Block]]:
+  """Yields the blocks for chunks of `max_rows` or about CHUNK_BYTES."""
+  held: list[Block] = []
+  rows = size = 0
+  for block in blocks:
+    first = 0
     while first < len(block.ids):
       stop, more = _fitting(block.contents, first, max_rows - rows, stream.CHUNK_BYTES - size)
       held.append(block.part(first, stop))
@@ -140,19 +172,15 @@ def _ids(
   return [name or f'{uri}#{row}' for name, row in zip(given, numbers)]
 
 
-def _content_at(path: str, uri: str) -> bytes | str:
-  """Returns the picture of a row without one: the file at its path, as Hugging Face means it."""
+def _entry_at(path: str, uri: str) -> Entry | str:
+  """Returns the file of a row without a picture, as Hugging Face means it, or why there is none."""
   if not path:
     return 'the picture is null'
   is_absolute = os.path.isabs(path) or not files.is_local(path)
   located = path if is_absolute else files.join(os.path.dirname(uri) or '.', path)
   if not files.is_local(located) and not located.startswith(files.CLOUD):
     return f'the picture is null, and its path {path} is neither local nor {files.CLOUD}'
-  try:
-    return files.read(located, image_files.MAX_FILE_BYTES)
-  except (OSError, ValueError) as error:  # an outage is neither
-    kind = type(error).__name__
-    return f'the picture is null, and the file at its path cannot be read: {kind}: {path}'
+  return Entry(located, path, place=path)
 
 
 def to_columns(blocks: Sequence[Block], layout: Layout, none: pa.Table | None) -> chunk.ReadImages:

@@ -63,7 +63,7 @@ def find_encoding(uri: str) -> Encoding:
   name = _name_encoding(head)
   text = codecs.getincrementaldecoder(name)('replace').decode(head)
   line_end = b'\r' if '\r' in text and '\n' not in text else b'\n'
-  return Encoding(name, name == 'utf-8' and not stream.is_gzip(uri), line_end)
+  return Encoding(name, name == 'utf-8' and not stream.is_compressed(uri), line_end)
 
 
 def _name_encoding(head: bytes) -> str:

@@ -24,8 +24,9 @@ def plan(matched: Collection[files.File], settings: flags.Settings) -> Planned:
       settings name.
   """
   empty = _check_sample(matched, settings)
-  filled = [file for file in matched if file.uri not in empty]
-  return Planned(plain.shards('tfrecord', filled, records.find_codec), None)
+  filled = [file for file in matched if file.size and file.uri not in empty]
+  passed_over = {'empty file': len(matched) - len(filled)} if len(filled) < len(matched) else {}
+  return Planned(plain.shards('tfrecord', filled, records.find_codec), None, passed_over)
 
 
 def _check_sample(matched: Collection[files.File], settings: flags.Settings) -> set[str]:

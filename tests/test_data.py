@@ -1,9 +1,11 @@
-"""The validation split, and the batch of any step."""
+"""The validation split, the batch of any step, and how many images are in memory at a time."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from trainer import data
+from trainer import data, evaluate, export
 
 
 @pytest.fixture(scope='module')
@@ -64,3 +66,51 @@ class TestBatches:
       mine = parts[i * replicas : (i + 1) * replicas]
       assert [number for part in mine for number in numbers(part)] == numbers(step)
       assert [int(part['first_row']) for part in mine] == list(range(0, 64, 64 // replicas))
+
+
+class Brightness(keras.layers.Layer):
+  """Answers each image with its brightness, and keeps how many come in a call."""
+
+  def __init__(self):
+    super().__init__()
+    self.calls: list[int] = []
+
+  def call(self, pixels):
+    tf.py_function(lambda rows: self.calls.append(int(rows)), [tf.shape(pixels)[0]], [])
+    return tf.reduce_mean(tf.cast(pixels, tf.float32), axis=[1, 2, 3])[:, None]
+
+
+class TestAtATime:
+  SHAPES = pytest.mark.parametrize(
+    ('shape', 'blocks', 'scored', 'validated'),
+    [
+      ((28, 28, 1), 4096, 1000, 512),
+      ((64, 64, 3), 1024, 1000, 512),
+      ((256, 256, 3), 64, 64, 64),
+      ((1024, 1024, 1), 4, 4, 4),
+    ],
+  )
+
+  @SHAPES
+  def test_fewer_large_images_are_gone_through(self, shape, blocks, scored, validated):
+    """As many small ones as ever: their sums are added up in the same order."""
+    count = max(scored + 1, 6)
+    pixels = np.empty((count, *shape), np.uint8)
+    pixels[:] = (np.arange(count) % 256)[:, None, None, None]
+    examples = data.Examples(
+      np.broadcast_to(pixels[:1], (blocks + 1, *shape)), np.zeros(blocks + 1)
+    )
+    assert [len(block) for block in examples.blocks()] == [blocks, 1]
+
+    layer = Brightness()
+    network = keras.Sequential([keras.layers.Input(shape, dtype='uint8'), layer])
+    brightness = pixels[:, 0, 0, 0]
+    layer.calls.clear()
+    answers = export.predict(export.Classifier(network, shape, ['x']), pixels)
+    assert answers[:, 0].tolist() == brightness.tolist()
+    assert layer.calls == [scored, count - scored]
+
+    layer.calls.clear()
+    answers = evaluate.Predictor(tf.distribute.get_strategy(), network).predict(pixels)
+    assert answers[:, 0].tolist() == brightness.tolist()
+    assert sum(layer.calls) == -(-count // validated) * validated

@@ -1,7 +1,7 @@
 """Labelled images, the validation split, and the batch of any global step."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -9,7 +9,8 @@ import tensorflow as tf
 from trainer import stored
 
 Pixels = np.ndarray | stored.Images
-BLOCK = 4096  # images to go through at a time
+BLOCK_ROWS = 4096  # images to go through at a time at most
+PIXELS_AT_A_TIME = 2**22  # of all of them; 32 channels of float32 for each are half a GiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +30,26 @@ class Examples:
     return Examples(self.pixels[rows], self.labels[rows])
 
   def blocks(self) -> Iterator[np.ndarray]:
-    """Yields the pixels in their order, some thousand images at a time."""
-    for first in range(0, len(self), BLOCK):
-      yield self.pixels[first : first + BLOCK]
+    """Yields the pixels in their order, many images at a time."""
+    return blocks(self.pixels, BLOCK_ROWS)
+
+
+def blocks(pixels: Pixels, most: int) -> Iterator[np.ndarray]:
+  """Yields images in their order, `rows_at_a_time` of them at a time."""
+  rows = rows_at_a_time(most, pixels.shape[1:])
+  for first in range(0, len(pixels), rows):
+    yield pixels[first : first + rows]
+
+
+def rows_at_a_time(most: int, image_shape: Sequence[int]) -> int:
+  """Returns how many images to go through at a time: `most`, or fewer if they are large.
+
+  Args:
+    most: of small images, such as Fashion-MNIST's.
+    image_shape: (height, width, channels).
+  """
+  height, width, _ = image_shape
+  return max(min(most, PIXELS_AT_A_TIME // (height * width)), 1)
 
 
 def split_validation(

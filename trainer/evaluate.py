@@ -7,7 +7,7 @@ import tensorflow as tf
 from trainer import data
 from trainer.slices import slices
 
-ROWS_PER_REPLICA = 512  # images at a time
+MAX_ROWS_PER_REPLICA = 512  # images at a time
 MIN_PROBABILITY = 1e-7  # keeps the logarithm finite
 
 
@@ -16,6 +16,7 @@ class Predictor:
 
   def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model):
     self.strategy, self.model = strategy, model
+    self.rows = data.rows_at_a_time(MAX_ROWS_PER_REPLICA, model.input_shape[1:])  # of a replica
 
   def predict(self, pixels: data.Pixels) -> np.ndarray:
     """Returns probabilities, float32 (N, classes).
@@ -23,7 +24,7 @@ class Predictor:
     Args:
       pixels: uint8 (N, height, width, channels).
     """
-    rows_per_call = self.strategy.num_replicas_in_sync * ROWS_PER_REPLICA
+    rows_per_call = self.strategy.num_replicas_in_sync * self.rows
     parts = []
     for first in range(0, len(pixels), rows_per_call):
       chunk = pixels[first : first + rows_per_call]
@@ -33,7 +34,7 @@ class Predictor:
   def _distribute(self, chunk: np.ndarray) -> tf.distribute.DistributedValues:
     """Returns each replica's rows of the chunk, which zeros fill up."""
     replicas = self.strategy.num_replicas_in_sync
-    padded = np.zeros((replicas * ROWS_PER_REPLICA, *chunk.shape[1:]), chunk.dtype)
+    padded = np.zeros((replicas * self.rows, *chunk.shape[1:]), chunk.dtype)
     padded[: len(chunk)] = chunk
     parts = np.split(padded, replicas)
 
@@ -47,7 +48,7 @@ class Predictor:
     return self.strategy.gather(self.strategy.run(self._replica_forward, [rows]), axis=0)
 
   def _replica_forward(self, rows: tf.Tensor) -> tf.Tensor:
-    parts = slices(range(ROWS_PER_REPLICA), ROWS_PER_REPLICA)
+    parts = slices(range(self.rows), self.rows)
     answers = [self.model(rows[part.start : part.stop], training=False) for part in parts]
     return tf.concat(answers, axis=0)
 

@@ -15,7 +15,7 @@ from images import ImageShape
 from storage import files
 from trainer import data, models
 
-ROWS_PER_CALL = 1000
+MAX_ROWS_PER_CALL = 1000
 
 
 class Classifier(tf.Module):
@@ -88,8 +88,8 @@ def predict(classifier: Classifier, pixels: data.Pixels) -> np.ndarray:
     probabilities, float32 (N, classes).
   """
   parts = [
-    classifier.serve_pixels(pixels[first : first + ROWS_PER_CALL])['probabilities'].numpy()
-    for first in range(0, len(pixels), ROWS_PER_CALL)
+    classifier.serve_pixels(block)['probabilities'].numpy()
+    for block in data.blocks(pixels, MAX_ROWS_PER_CALL)
   ]
   return np.concatenate(parts)
 

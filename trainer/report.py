@@ -104,7 +104,8 @@ def samples(train: data.Examples, labels: Sequence[str], columns: int = 12) -> F
   axis, pitch = figure.subplots(), SIDE + 3
   for row, label in enumerate(labels):
     for column, pixels in enumerate(train.pixels[np.flatnonzero(train.labels == row)[:columns]]):
-      _picture(axis, pixels, left=pitch * column, top=pitch * row)
+      shown = report_pictures.shrunk(pixels)  # or the figure would hold hundreds of whole pictures
+      _picture(axis, shown, left=pitch * column, top=pitch * row)
     caption = {**CAPTION, 'ha': 'right', 'va': 'center'}
     axis.text(-4, pitch * row + SIDE / 2, _short(label), **caption)
   return figure

@@ -1,6 +1,7 @@
 """The pictures on the report's page: its most confident mistakes, and some of each class."""
 
 import base64
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +23,10 @@ def surest_mistakes(test: data.Examples, probabilities: np.ndarray) -> list[tupl
   predicted = probabilities.argmax(axis=1)
   wrong = np.flatnonzero(predicted != test.labels)
   surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind='stable')]
-  copies: dict[tuple[bytes, int], list[int]] = {}  # in the order of `surest`
+  copies: dict[tuple[bytes, int], list[int]] = {}  # by checksum and label
   for i in surest:
-    copies.setdefault((test.pixels[i].tobytes(), test.labels[i]), []).append(i)
+    digest = hashlib.sha256(test.pixels[i].tobytes()).digest()
+    copies.setdefault((digest, test.labels[i]), []).append(i)
   return [(first, 1 + len(others)) for first, *others in copies.values()]
 
 
@@ -34,7 +36,7 @@ def mistakes(
   """Returns what the page shows of each of the most confident mistakes."""
   return [
     {
-      'png': _base64(_shrunk(test.pixels[row])),
+      'png': _base64(shrunk(test.pixels[row])),
       'predicted': labels[probabilities[row].argmax()],
       'confidence': float(probabilities[row].max()),
       'label': labels[test.labels[row]],
@@ -54,14 +56,14 @@ def samples(train: data.Examples, labels: Sequence[str], count: int = 12) -> dic
 
 def _strip(train: data.Examples, rows: np.ndarray, count: int) -> np.ndarray:
   """Returns `count` places beside each other with these images, and white where there is none."""
-  places = np.full((count, *_shrunk(train.pixels[0]).shape), 255, np.uint8)
+  places = np.full((count, *shrunk(train.pixels[0]).shape), 255, np.uint8)
   for place, row in zip(places, rows):
-    place[:] = _shrunk(train.pixels[row])
+    place[:] = shrunk(train.pixels[row])
   apart = np.pad(places, ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=255)
   return np.concatenate(list(apart), axis=1)
 
 
-def _shrunk(pixels: np.ndarray) -> np.ndarray:
+def shrunk(pixels: np.ndarray) -> np.ndarray:
   """Returns uint8 (height, width, channels) with no side longer than MAX_SIDE."""
   height, width, channels = pixels.shape
   scale = MAX_SIDE / max(height, width)

@@ -183,6 +183,19 @@ class TestDamaged:
       )
       assert checkpoint.newest(str(tmp_path)) is None, position
 
+  @pytest.mark.parametrize('keep', [1, 2])
+  def test_one_does_not_count_among_those_that_are_kept(self, keep, tmp_path):
+    for step in (50, 100):
+      checkpoint.save(str(tmp_path), {'step': np.array(step)}, keep)
+    for path in tmp_path.iterdir():
+      path.write_bytes(b'damaged')
+    assert checkpoint.newest(str(tmp_path)) is None
+    for step in (0, 25):
+      checkpoint.save(str(tmp_path), {'step': np.array(step)}, keep)
+      assert int(checkpoint.newest(str(tmp_path))['step']) == step
+    left = [f'step-{step:010}.ckpt' for step in (0, 25)][-keep:]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+
   def test_only_the_newest_are_kept(self, tmp_path):
     for step in range(5):
       checkpoint.save(str(tmp_path), {'step': np.array(step)}, keep=2)

@@ -26,7 +26,10 @@ class Damaged(failures.Failure):
 
 
 def save(directory: str, state: Mapping[str, np.ndarray], keep: int) -> None:
-  """Writes `state`, reads it back, then deletes all but the newest `keep` checkpoints.
+  """Writes `state`, reads it back, then deletes all but the newest `keep` up to its step.
+
+  Those of later steps are deleted, too: a run goes on from its newest undamaged checkpoint, so they
+  are damaged.
 
   The file is the sha256 of the rest (32 bytes), then a NumPy .npz archive of `state`, which must
   contain `step`.
@@ -37,10 +40,13 @@ def save(directory: str, state: Mapping[str, np.ndarray], keep: int) -> None:
   archive = io.BytesIO()
   np.savez(archive, **state)  # type: ignore[arg-type]
   content = archive.getvalue()
-  path = os.path.join(directory, f'step-{int(state["step"]):010}.ckpt')
+  name = f'step-{int(state["step"]):010}.ckpt'
+  path = os.path.join(directory, name)
   workdir.write(path, hashlib.sha256(content).digest() + content)
   _verified(path)
-  files.remove(_paths(directory)[:-keep])
+  paths = _paths(directory)
+  usable = [each for each in paths if os.path.basename(each) <= name]
+  files.remove([*paths[len(usable) :], *usable[:-keep]])
 
 
 def newest(directory: str) -> dict[str, np.ndarray] | None:

@@ -7,9 +7,11 @@ import re
 import shutil
 import signal
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.resume_kit import (
   FLAGS,
@@ -17,12 +19,25 @@ from tests.resume_kit import (
   arguments,
   assert_ends_as,
   files_of,
+  final_weights,
   kill_after_progress,
   newest_step,
   start,
 )
 from tests.train_kit import run_trainer, step_losses, write_image_folder
-from trainer import checkpoint
+from trainer import (
+  agreement,
+  checkpoint,
+  config,
+  data,
+  datasets,
+  evaluate,
+  failures,
+  fit,
+  history,
+  loop,
+  signals,
+)
 
 
 class TestKilled:
@@ -93,6 +108,59 @@ class TestStopped:
     result = run_trainer(f'--workdir={tmp_path}', f'--data_dir={small_tfds_dir}', *FLAGS)
     assert f'resuming from step {step} of 64' in result.stderr
     assert_ends_as(tmp_path, undisturbed)
+
+
+def train_in_process(workdir: pathlib.Path) -> history.History:
+  """Trains two epochs of two steps, each validated in three calls."""
+  random = np.random.default_rng(0)
+  pixels, labels = random.integers(0, 256, (1100, 16, 16, 1), np.uint8), np.arange(1100) % 2
+  train, validation = data.Examples(pixels[:16], labels[:16]), data.Examples(pixels, labels)
+  dataset = datasets.Dataset('x', 'x', (16, 16, 1), ('a', 'b'), {}, lambda _: train, False, 'x')
+  recipe = config.Recipe(precision='float32', global_batch_size=8, epochs=2)
+  strategy = tf.distribute.get_strategy()
+  trainer = fit.Trainer(strategy, recipe, dataset, train)
+  options, agreed = config.LoopOptions(), agreement.Agreement(strategy)
+  return loop.Loop(trainer, validation, str(workdir), str(workdir), options, agreed).run()
+
+
+class TestStoppedInAValidation:
+  TIMED = ('images_per_second', 'train_seconds')
+
+  @pytest.mark.parametrize('calls', [2, pytest.param(6, marks=pytest.mark.slow)])
+  def test_the_next_run_begins_with_it_and_ends_alike(self, calls, tmp_path, monkeypatch):
+    deferred, predict = signals.deferred, evaluate.Predictor.predict
+    told: list[Callable[[signal.Signals], None]] = []
+    made = 0
+
+    def keep(stop, can_save):
+      told.append(stop)
+      return deferred(stop, can_save)
+
+    def count_and_tell(predictor, pixels):
+      nonlocal made
+      for part in predict(predictor, pixels):
+        made += 1
+        if made == calls:
+          told[-1](signal.SIGTERM)
+        yield part
+
+    with monkeypatch.context() as patch:
+      patch.setattr(signals, 'deferred', keep)
+      patch.setattr(evaluate.Predictor, 'predict', count_and_tell)
+      step = 2 * -(-calls // 3)
+      with pytest.raises(failures.Failure, match=f'SIGTERM at step {step}; rerun') as stopped:
+        train_in_process(tmp_path / 'stopped')
+    assert (stopped.value.code, made) == (75, calls)
+    assert newest_step(tmp_path / 'stopped') == step
+    resumed, whole = (train_in_process(tmp_path / name) for name in ('stopped', 'whole'))
+    assert final_weights(tmp_path / 'stopped') == final_weights(tmp_path / 'whole')
+    assert step_losses(tmp_path / 'stopped') == step_losses(tmp_path / 'whole')
+    for row in (*resumed.rows, *whole.rows):
+      for name in self.TIMED:
+        del row[name]
+    assert resumed.rows == whole.rows
+    for mine, theirs in zip(resumed.best_weights, whole.best_weights, strict=True):
+      np.testing.assert_array_equal(mine, theirs)
 
 
 def stop_at(step: int, workdir: pathlib.Path, small_tfds_dir: str, *flags: str) -> tuple[int, str]:

@@ -1,5 +1,7 @@
 """Evaluation: a model's probabilities over all replicas, and the figures made from them."""
 
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -18,18 +20,16 @@ class Predictor:
     self.strategy, self.model = strategy, model
     self.rows = data.rows_at_a_time(MAX_ROWS_PER_REPLICA, model.input_shape[1:])  # of a replica
 
-  def predict(self, pixels: data.Pixels) -> np.ndarray:
-    """Returns probabilities, float32 (N, classes).
+  def predict(self, pixels: data.Pixels) -> Iterator[np.ndarray]:
+    """Yields probabilities, float32 (n, classes), of the next n images, until it has all.
 
     Args:
       pixels: uint8 (N, height, width, channels).
     """
     rows_per_call = self.strategy.num_replicas_in_sync * self.rows
-    parts = []
     for first in range(0, len(pixels), rows_per_call):
       chunk = pixels[first : first + rows_per_call]
-      parts.append(self._forward(self._distribute(chunk)).numpy()[: len(chunk)])
-    return np.concatenate(parts)
+      yield self._forward(self._distribute(chunk)).numpy()[: len(chunk)]
 
   def _distribute(self, chunk: np.ndarray) -> tf.distribute.DistributedValues:
     """Returns each replica's rows of the chunk, which zeros fill up."""

@@ -3,9 +3,7 @@
 import contextlib
 import math
 import os
-import signal
 import time
-from typing import NoReturn
 
 import numpy as np
 from absl import app, logging
@@ -21,17 +19,14 @@ from trainer import (
   fit,
   progress,
   signals,
+  stopping,
 )
 from trainer.config import LoopOptions
 from trainer.history import History
 
 MAX_STEPS_PER_CALL = 50
-CALL_SECONDS = 2.0  # about how long a call may take before SIGTERM is noticed
+CALL_SECONDS = 2.0  # about how long steps may take in a call, after which SIGTERM is noticed
 MAX_ROLLBACKS = 3
-
-
-class Preempted(failures.Failure):
-  """SIGTERM or SIGINT was received; a checkpoint has been written."""
 
 
 class NonFinite(failures.Failure):
@@ -67,8 +62,7 @@ class Loop:
     self.history = History()
     self.agreed = agreed
     self.stepped = False  # this process finished a step
-    self.told_here: signal.Signals | None = None  # the signal to stop that this host received
-    self.told: signal.Signals | None = None  # the one that some host received, as all know
+    self.stop = stopping.Stop(agreed)
     self.steps_per_call = 1
 
   def run(self) -> History:
@@ -76,11 +70,11 @@ class Loop:
 
     Raises:
       app.UsageError: the run is already past the recipe's last epoch.
-      Preempted: on SIGTERM or SIGINT.
+      stopping.Preempted: on SIGTERM or SIGINT.
       NonFinite: the training diverged, and rollback is off or its limit was reached.
     """
     self._resume()
-    with signals.deferred(self._on_signal, self._can_save):
+    with signals.deferred(self.stop.hear, self._can_save):
       try:
         self._train()
       except Exception:
@@ -115,25 +109,32 @@ class Loop:
   def _train(self) -> None:
     batch = self.trainer.recipe.global_batch_size
     bar = progress.Progress(self._last_step() * batch, done=self.trainer.step * batch)
-    while self.trainer.step < self._last_step():
+    while self.trainer.step < self._last_step() or self._ends_epoch():
       try:
         self._advance(bar)
       except NonFinite as error:
         self._roll_back(error)
-      if self.told or (self.told_here and self.trainer.step == self._last_step()):
-        self._stop()
+      self.stop.end_if_told(self.trainer.step)
     bar.close()
 
   def _advance(self, bar: progress.Progress) -> None:
-    """Trains up to the next log, checkpoint or epoch boundary, and handles it."""
-    trainer = self.trainer
-    losses = self._train_steps(self._steps_to_boundary())
-    bar.advance(len(losses) * trainer.recipe.global_batch_size, float(losses.mean()))
-    ends_epoch = trainer.step % trainer.steps_per_epoch == 0
-    if ends_epoch:
-      bar.say(self._end_epoch())
-    if self.told or ends_epoch or trainer.step % self._checkpoint_every() == 0:
+    """Trains up to the next log, checkpoint or epoch boundary, and handles it.
+
+    Once told to stop it saves what it has: the next run validates where this one did not.
+    """
+    if not self._ends_epoch():
+      losses = self._train_steps(self._steps_to_boundary())
+      bar.advance(len(losses) * self.trainer.recipe.global_batch_size, float(losses.mean()))
+    ends_epoch = self._ends_epoch()
+    if ends_epoch and not self.stop.told and (probabilities := self._validate()) is not None:
+      bar.say(self._end_epoch(probabilities))
+    if self.stop.told or ends_epoch or self.trainer.step % self._checkpoint_every() == 0:
       self._save()
+      self.stop.agree()
+
+  def _ends_epoch(self) -> bool:
+    """Returns whether the last step was the last one of an epoch that is not validated yet."""
+    return bool(self.history.losses) and self.trainer.step % self.trainer.steps_per_epoch == 0
 
   def _steps_to_boundary(self) -> int:
     step = self.trainer.step
@@ -155,18 +156,27 @@ class Loop:
     _check_finite(losses, first)
     seconds = time.perf_counter() - started
     self.history.add_steps(losses, correct, seconds)
-    told, interrupted, pace = self.agreed.all_reduce_mean(
-      self.told_here is not None, self.told_here == signal.SIGINT, seconds / steps
-    )
-    if told:
-      self.told = signal.SIGINT if interrupted else signal.SIGTERM
+    pace = self.stop.agree(seconds / steps)
     self.steps_per_call = int(np.clip(CALL_SECONDS / pace, 1, MAX_STEPS_PER_CALL))
     return losses
 
-  def _end_epoch(self) -> str:
-    """Validates, writes the history, and returns a line that reports both."""
+  def _validate(self) -> np.ndarray | None:
+    """Returns the averaged model's answers to the validation images; None if told to stop."""
+    parts = []
+    for part in self.averaged.predict(self.validation.pixels):
+      parts.append(part)
+      self.stop.agree()
+      if self.stop.told:
+        return None
+    return np.concatenate(parts)
+
+  def _end_epoch(self, probabilities: np.ndarray) -> str:
+    """Adds the epoch to the history, writes that, and returns a line about it.
+
+    Args:
+      probabilities: float32 (N, classes), the answers to the validation images.
+    """
     trainer = self.trainer
-    probabilities = self.averaged.predict(self.validation.pixels)
     losses = self.history.end_epoch(
       images=trainer.steps_per_epoch * trainer.recipe.global_batch_size,
       weights=trainer.averaged.get_weights(),
@@ -212,9 +222,6 @@ class Loop:
     self.trainer.rate_scale.assign(scale)
     self.history = History.restored(state)
 
-  def _on_signal(self, number: signal.Signals) -> None:
-    self.told_here = number
-
   def _can_save(self) -> bool:
     """Returns whether a signal to stop has to wait for the end of a call.
 
@@ -223,13 +230,6 @@ class Loop:
     hosts stop together instead.
     """
     return self.stepped or not self.agreed.is_alone
-
-  def _stop(self) -> NoReturn:
-    number = self.told or self.told_here or signal.SIGTERM
-    raise Preempted(
-      f'stopped by {number.name} at step {self.trainer.step}; {failures.RESUME}',
-      signals.CODES[number],
-    )
 
 
 def _steps_until_next(step: int, every: int) -> int:

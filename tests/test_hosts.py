@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from tests.edge_kit import wait_until
 from tests.ports import free_ports
 from tests.resume_kit import (
   KILLS,
@@ -113,6 +114,18 @@ class TestTwoHosts:
     lonely.send_signal(signal.SIGTERM)
     lonely.communicate()
     assert lonely.returncode == 75
+
+  def test_start_no_thread_for_each_step(self, small_tfds_dir, tmp_path):
+    """TensorFlow would, for each of a step's exchanges, if these had a time limit."""
+    workers = start_workers(tmp_path, small_tfds_dir, '--checkpoint_every_steps=1')
+    counts = []
+    for step in (10, 50):
+      wait_until(lambda step=step: newest_step(tmp_path) >= step, workers[0])
+      counts.append(len(os.listdir(f'/proc/{workers[0].pid}/task')))
+    for worker in workers:
+      worker.kill()
+      worker.communicate()
+    assert counts[1] - counts[0] < 40
 
   def test_when_one_dies_the_other_ends_too(self, small_tfds_dir, tmp_path):
     chief, other = start_workers(tmp_path, small_tfds_dir, '--checkpoint_every_steps=1')

@@ -13,7 +13,7 @@ from absl import app
 
 from trainer import failures, hosts
 
-PULSE_SECONDS = 0.5  # between telling the others that this host still works
+PULSE_SECONDS = 0.5  # between asking the others whether they are done, or failed
 
 Facts = dict[str, Any]
 

@@ -17,7 +17,6 @@ ADDRESS_RE = re.compile(r'\S+:\d{1,5}')
 EXAMPLE = (
   '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
-COLLECTIVE_TIMEOUT_SECONDS = 40.0  # without an answer; then a host is lost
 
 
 def configured() -> list[str]:
@@ -91,6 +90,10 @@ def create_strategy(
 ) -> tf.distribute.Strategy:
   """Returns a strategy over all hosts of TF_CONFIG once every one is there; waits up to an hour.
 
+  The hosts wait for each other without a limit, because one may write a checkpoint for minutes.
+  TensorFlow's coordination service has heartbeats of every host, and without them for ten seconds
+  it ends what the others wait for.
+
   Raises:
     app.UsageError: this host's port is taken, or a host's name has no address.
     failures.Failure: not all of them came.
@@ -98,9 +101,7 @@ def create_strategy(
   logging.info('waiting for all of %s', ', '.join(configured()))
   rendezvous.wait(configured(), own_index(), lookup_seconds)
   logging.info('every host is there')
-  options = tf.distribute.experimental.CommunicationOptions(
-    implementation=implementation, timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS
-  )
+  options = tf.distribute.experimental.CommunicationOptions(implementation=implementation)
   try:
     with signals.kept(), connecting.without_global_lock():
       return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)

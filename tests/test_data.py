@@ -81,7 +81,7 @@ class Brightness(keras.layers.Layer):
 
 
 class TestAtATime:
-  SHAPES = pytest.mark.parametrize(
+  @pytest.mark.parametrize(
     ('shape', 'blocks', 'scored', 'validated'),
     [
       ((28, 28, 1), 4096, 1000, 512),
@@ -90,8 +90,6 @@ class TestAtATime:
       ((1024, 1024, 1), 4, 4, 4),
     ],
   )
-
-  @SHAPES
   def test_fewer_large_images_are_gone_through(self, shape, blocks, scored, validated):
     """As many small ones as ever: their sums are added up in the same order."""
     count = max(scored + 1, 6)

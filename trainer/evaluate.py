@@ -21,7 +21,7 @@ class Predictor:
     self.rows = data.rows_at_a_time(MAX_ROWS_PER_REPLICA, model.input_shape[1:])  # of a replica
 
   def predict(self, pixels: data.Pixels) -> Iterator[np.ndarray]:
-    """Yields probabilities, float32 (n, classes), of the next n images, until it has all.
+    """Yields probabilities, float32 (n, classes), of some images, and then of those after them.
 
     Args:
       pixels: uint8 (N, height, width, channels).

@@ -46,14 +46,16 @@ class File(NamedTuple):
 def as_usage_error(flag: str) -> Iterator[None]:
   """Turns OSErrors about paths that the user gave into UsageErrors.
 
-  An outage, which is no OSError, passes through: a retry may succeed.
+  An outage is none: a retry may succeed.
 
   Raises:
-    app.UsageError: in place of any OSError, with `flag` before its message.
+    app.UsageError: in place of any other OSError, with `flag` before its message.
+    Unavailable: a disk failed, or is full.
   """
   try:
     yield
   except OSError as error:
+    raise_if_outage(error, flag)
     raise app.UsageError(f'{flag}: {str(error).splitlines()[0]}') from error
 
 

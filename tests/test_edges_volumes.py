@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import requests
 from absl import app
 
 from storage import files
@@ -110,6 +111,13 @@ class TestPublish:
     assert (tmp_path / 'elsewhere/last').read_text() == 'new'
 
 
+def of_a_disk(code: int) -> files.Unavailable:
+  """Returns what `files` makes of this error of a local file."""
+  error = files.Unavailable('a: the file system failed')
+  error.__cause__ = OSError(code, os.strerror(code), 'a')
+  return error
+
+
 class TestFailures:
   @pytest.mark.parametrize(
     ('error', 'code', 'line'),
@@ -122,6 +130,10 @@ class TestFailures:
       (OSError('gs://x: no bucket; make it\nmore'), exit_codes.BAD_INPUT, 'gs://x: no bucket;'),
       (app.UsageError('--a=b: wrong'), exit_codes.BAD_INPUT, '--a=b: wrong'),
       (files.Unavailable('gs://x: not responding'), exit_codes.NO_STORE, 'gs://x: not responding'),
+      (of_a_disk(errno.ENOSPC), exit_codes.FAILED, 'a: No space left on device; make room'),
+      (of_a_disk(errno.EIO), exit_codes.FAILED, 'a: Input/output error; rerun the same command'),
+      (requests.ConnectionError('Read timed out.'), exit_codes.FAILED, 'Read timed out.; rerun'),
+      (TimeoutError('timed out'), exit_codes.FAILED, 'timed out; rerun the same command'),
       (MemoryError(), exit_codes.FAILED, 'out of memory'),
     ],
   )  # fmt: skip
@@ -145,6 +157,10 @@ class TestFailures:
       'Collective ops is aborted by: Connection refused\nRestart.\n\t [[{{node while}}]] [Op:a]'
     )
     assert failures.first_line(ValueError(message)) == 'Connection refused'
+
+  def test_of_a_disk_are_no_damage(self):
+    with pytest.raises(OSError, match='Input/output'), tfds_directory.damage_named('a'):
+      raise OSError(errno.EIO, os.strerror(errno.EIO))
 
   def test_a_defect_is_none(self):
     assert failures.explained(ValueError('a bug')) is None

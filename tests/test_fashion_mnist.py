@@ -1,16 +1,19 @@
 """Fashion-MNIST: its preparation, and what is refused."""
 
 import gzip
+import http.server
 import pathlib
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
+import tensorflow_datasets as tfds
 from absl import app
 
-from trainer import datasets
+from trainer import datasets, exit_codes, failures
 from trainer.datasets import fashion_mnist, fashion_mnist_files
 
 PIXELS, LABELS = 'train-images-idx3-ubyte.gz', 'train-labels-idx1-ubyte.gz'
@@ -34,6 +37,31 @@ def own_idx(idx_dir, tmp_path) -> pathlib.Path:
 def no_route(monkeypatch):
   """Sets a download address on this machine where nothing listens."""
   monkeypatch.setattr(fashion_mnist.mnist.FashionMNIST, 'URL', 'http://127.0.0.1:9/')
+
+
+def serve(status: int, size: int, content: bytes) -> str:
+  """Returns the address of a server that declares `size` bytes of any file and sends `content`.
+
+  It lasts as long as this process: after an error, TFDS's threads go on with the other files.
+  """
+
+  class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+      self.send_response(200)
+      self.end_headers()
+
+    def do_GET(self) -> None:
+      self.send_response(status)
+      self.send_header('Content-Length', str(size))
+      self.end_headers()
+      self.wfile.write(content)
+
+    def log_message(self, *_) -> None:
+      pass
+
+  server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+  threading.Thread(target=server.serve_forever, daemon=True).start()
+  return f'http://127.0.0.1:{server.server_port}/'
 
 
 class TestPrepare:
@@ -75,6 +103,36 @@ class TestPrepare:
       )
       with pytest.raises(app.UsageError, match='no route'):
         fashion_mnist.prepare(str(tmp_path))
+
+  @pytest.mark.parametrize(
+    ('status', 'size', 'checksum', 'code', 'said'),
+    [
+      (
+        200,
+        1000,
+        '',
+        exit_codes.FAILED,
+        r'the download failed \(.*996 more expected.*\); .*, or rerun the same',
+      ),
+      (404, 4, '', exit_codes.FAILED, r'the download failed \(.*404.*\); .*, or rerun the same'),
+      (200, 4, '0' * 64, exit_codes.BAD_INPUT, r'cannot prepare it \(.*has wrong checksum\); '),
+      (200, 4, '', exit_codes.BAD_INPUT, r'cannot prepare it \(.*Not a gzipped file.*\); '),
+    ],
+  )
+  def test_a_download_that_fails_is_one_line(
+    self, status, size, checksum, code, said, tmp_path, monkeypatch
+  ):
+    url = serve(status, size, b'part')
+    published = tfds.core.download.checksums.UrlInfo(4, checksum, 'x')
+    infos = {f'{url}{name}': published for name in fashion_mnist_files.IDX_SHA256 if checksum}
+    monkeypatch.setattr(fashion_mnist.mnist.FashionMNIST, 'URL', url)
+    monkeypatch.setattr(fashion_mnist.mnist.FashionMNIST, 'url_infos', infos)
+    with pytest.raises(Exception, match=said) as raised:
+      fashion_mnist.prepare(str(tmp_path))
+    failure = failures.explained(raised.value)
+    assert failure.code == code
+    assert str(failure).startswith(f'--data_dir={tmp_path}: fashion_mnist')
+    assert 'pass --idx_dir=DIR' in str(failure)
 
   def test_refuses_a_truncated_file(self, own_idx, tmp_path):
     (own_idx / PIXELS).write_bytes((own_idx / PIXELS).read_bytes()[:100_000])

@@ -151,6 +151,9 @@ def test_errors_about_the_users_files_are_usage_errors_and_outages_are_not():
     raise OSError('no such file\nat all')
   with pytest.raises(files.Unavailable), files.as_usage_error('--model'):
     raise files.Unavailable('try again later')
+  for code in (errno.ENOSPC, errno.EIO):
+    with pytest.raises(files.Unavailable, match=r'^--model: '), files.as_usage_error('--model'):
+      raise OSError(code, os.strerror(code))
   assert not issubclass(files.Unavailable, OSError)
 
 

@@ -23,6 +23,8 @@ USERS = {
   errno.EPERM,
   errno.EROFS,
 }
+# Errors of `files` that name the remedy, if they have no number. Others are of the network.
+OF_FILES = {OSError, FileNotFoundError, PermissionError}
 
 OF_TENSORFLOW = re.compile(r'\{\{.*?\}\}| \[Op:.*|Collective ops is aborted by: ')
 # Lines before TensorFlow's reason for the failure of a graph, which has been traced elsewhere.
@@ -48,7 +50,7 @@ def explained(error: Exception) -> Failure | None:
     return Failure(str(error), exit_codes.BAD_INPUT)
   if isinstance(error, files.Unavailable):
     cause = error.__cause__
-    if isinstance(cause, OSError) and cause.errno in MAKE_ROOM:
+    if isinstance(cause, OSError) and (cause.filename or cause.errno in MAKE_ROOM):  # of a disk
       return _of_the_system(cause)
     return Failure(f'{first_line(error)}; {RESUME}', exit_codes.NO_STORE)
   if isinstance(error, MemoryError):
@@ -74,10 +76,10 @@ def _of_the_system(error: OSError) -> Failure:
   """Returns an OSError as a Failure that names the file."""
   if error.errno is None and 'No space left' in str(error):  # one of HDF5's
     return Failure(f'{first_line(error)}; make room and {RESUME}')
-  if error.errno is None:  # one of `files`' own, which name the remedy
+  if error.errno is None and type(error) in OF_FILES:
     return Failure(first_line(error), exit_codes.BAD_INPUT)
   names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-  message = ': '.join(filter(None, [' to '.join(names), error.strerror]))
+  message = ': '.join(filter(None, [' to '.join(names), error.strerror])) or first_line(error)
   if error.errno in MAKE_ROOM:
     return Failure(f'{message}; make room and {RESUME}')
   if error.errno in USERS:

@@ -34,8 +34,7 @@ LABELS = (
 IMAGE_SHAPE: ImageShape = (28, 28, 1)
 NUM_EXAMPLES = {'train': 60_000, 'test': 10_000}
 IDX_REMEDY = (
-  "pass --idx_dir=DIR with the four IDX .gz files (Debian's package dataset-fashion-mnist has "
-  'them), or '
+  "pass --idx_dir=DIR with the four IDX .gz files (Debian's package dataset-fashion-mnist has them)"
 )
 READ_ROWS = 1000  # images that TFDS decodes at a time
 
@@ -94,6 +93,7 @@ def prepare(data_dir: str | None, idx_dir: str | None = None) -> tfds.core.Datas
   Raises:
     app.UsageError: `data_dir` has another version, an IDX file is missing or is not the published
       one, or there is nothing local and no route to the download.
+    failures.Failure: the download failed.
   """
   # Or TFDS asks a bucket for metadata, prepared or not.
   tfds.core.utils.gcs_utils._is_gcs_disabled = True
@@ -105,11 +105,14 @@ def prepare(data_dir: str | None, idx_dir: str | None = None) -> tfds.core.Datas
     if builder.is_prepared():  # it appeared whole: TFDS renames the directory
       return builder
   if not idx_dir:
-    published.check_route(f'{builder.URL}train-labels-idx1-ubyte.gz', IDX_REMEDY)
+    published.check_route(f'{builder.URL}train-labels-idx1-ubyte.gz', f'{IDX_REMEDY}, or ')
   logging.info('preparing fashion_mnist %s in %s', VERSION, builder.data_dir)
   if not files.is_local(str(builder.data_dir)):
     return _prepare_in_bucket(data_dir, idx_dir)
-  with tfds_directory.locked(_root(data_dir)):
+  with (
+    tfds_directory.locked(_root(data_dir)),
+    tfds_directory.preparing(_named(data_dir), IDX_REMEDY),
+  ):
     builder = _builder(data_dir, idx_dir)
     if not builder.is_prepared():  # by another process that had the lock
       builder.download_and_prepare()

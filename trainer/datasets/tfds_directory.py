@@ -9,8 +9,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+import requests
 import tensorflow as tf
 from absl import app, logging
+from tensorflow_datasets.core.download import util as tfds_download
 
 from storage import files
 from trainer import failures
@@ -24,6 +26,8 @@ NO_DAMAGE = (
   tf.errors.PermissionDeniedError,
   tf.errors.UnavailableError,
 )
+OF_DOWNLOADS = (requests.RequestException, tfds_download.DownloadError)
+EXPLAINED = (app.UsageError, files.Unavailable, MemoryError, OSError, tf.errors.OpError)
 
 
 @functools.cache
@@ -52,7 +56,33 @@ def damage_named(where: str) -> Iterator[None]:
   except NO_DAMAGE:
     raise
   except Exception as error:
+    if isinstance(error, OSError) and error.errno and error.errno not in failures.USERS:
+      raise  # the disk's, which may pass
     raise app.UsageError(f'{where}: cannot be read ({_reason(error)}); {REMEDY}') from error
+
+
+@contextlib.contextmanager
+def preparing(where: str, remedy: str) -> Iterator[None]:
+  """Turns what TFDS raises while it downloads and prepares a dataset into one line.
+
+  Errors of the disk pass: `failures` explains them.
+
+  Raises:
+    app.UsageError: it cannot be prepared; a file has another checksum, for example.
+    failures.Failure: a download was interrupted, or its server refused it.
+  """
+  try:
+    yield
+  except OF_DOWNLOADS as error:
+    raise failures.Failure(
+      f'{where}: the download failed ({failures.first_line(error)}); {remedy}, or {failures.RESUME}'
+    ) from error
+  except EXPLAINED:
+    raise
+  except Exception as error:  # of any kind: of TFDS, or of the dataset's own code
+    raise app.UsageError(
+      f'{where}: TFDS cannot prepare it ({failures.first_line(error).rstrip(":")}); {remedy}'
+    ) from error
 
 
 def _reason(error: Exception) -> str:
@@ -67,8 +97,10 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def locked(data_dir: str, folder: str = '') -> Iterator[None]:
-  """Serializes preparation between processes with a file lock, if the file system has locks.
+def locked(data_dir: str, folder: str = '') -> Iterator[bool]:
+  """Serializes preparation between processes with a file lock; yields whether there are locks.
+
+  They may reach the processes of this host only.
 
   Args:
     data_dir: the value of the flag.
@@ -89,8 +121,10 @@ def locked(data_dir: str, folder: str = '') -> Iterator[None]:
       'another directory'
     ) from error
   with lock:
+    is_locked = True
     try:
       fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
+      is_locked = False
       logging.warning('%s has no locks (%s): prepare it by one process only', root, error.strerror)
-    yield
+    yield is_locked

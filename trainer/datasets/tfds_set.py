@@ -134,6 +134,7 @@ def _prepare(where: str, builder: tfds.core.DatasetBuilder, root: str) -> None:
 
   Raises:
     app.UsageError: that is not possible.
+    failures.Failure: a download failed.
   """
   if builder.is_prepared():
     return
@@ -146,14 +147,9 @@ def _prepare(where: str, builder: tfds.core.DatasetBuilder, root: str) -> None:
   for url in list(builder.url_infos)[:1]:
     published.check_route(url, 'pass ')
   logging.info('preparing %s in %s', builder.name, root)
-  with tfds_directory.locked(root):
-    try:
-      builder.download_and_prepare()
-    except Exception as error:  # of any kind: of the network, or of the dataset's own code
-      reason = (str(error).splitlines() or [type(error).__name__])[0]
-      raise app.UsageError(
-        f'{where}: TFDS cannot prepare it ({reason}); pass a --data_dir in which it is prepared'
-      ) from error
+  remedy = 'pass a --data_dir in which it is prepared'
+  with tfds_directory.locked(root), tfds_directory.preparing(where, remedy):
+    builder.download_and_prepare()
 
 
 def _chunks(

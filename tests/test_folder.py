@@ -1,9 +1,12 @@
 """The dataset of a folder of pictures: what is read, which are held out, and what is refused."""
 
+import errno
+import fcntl
 import json
 import os
 import pathlib
 import shutil
+import socket
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from storage import files
 from tests import bucket, edge_kit, pictures
 from tests.train_kit import run_trainer, write_image_folder
 from trainer import data, datasets
-from trainer.datasets import scorers_readers
+from trainer.datasets import prepared, scorers_readers
 
 
 def load(source: pathlib.Path | None, **options) -> datasets.Dataset:
@@ -167,7 +170,7 @@ class TestPrepared:
     for path, size in contents.items():
       path.write_bytes(b'?' * size)  # what is prepared is not read again
     self.same(in_memory, load(photos, data_dir=str(tmp_path / 'data')))
-    with pytest.raises(app.UsageError, match='no picture'):
+    with pytest.raises(app.UsageError, match='none of 61 pictures can be used, such as '):
       load(photos, data_dir=str(tmp_path / 'data'), image_size=20)
 
   def test_goes_on_where_it_was_killed(self, photos, tmp_path, monkeypatch):
@@ -175,7 +178,7 @@ class TestPrepared:
     home = tmp_path / 'data'
     expected = load(photos, data_dir=str(home))
     (whole,) = (home / 'prepared').glob('*[0-9a-f]')
-    unfinished = whole.rename(f'{whole}.incomplete')
+    unfinished = whole.rename(f'{whole}.incomplete-{socket.gethostname()}')
     lines = (unfinished / 'chunks.jsonl').read_text().splitlines(keepends=True)
     assert len(lines) == 8
     (unfinished / 'chunks.jsonl').write_text(''.join(lines[:3]) + lines[3][:20])
@@ -189,6 +192,67 @@ class TestPrepared:
     os.truncate(whole / 'pixels', 64 * 64 * 3)
     with pytest.raises(app.UsageError, match=f'{whole}: is damaged; delete it'):
       load(photos, data_dir=str(home))
+
+  def test_goes_on_before_pictures_that_could_not_be_opened(self, tmp_path):
+    for expected in ([], [['a']]):
+      with prepared.opened(str(tmp_path), 'x') as store:
+        assert [line['labels'] for line in store.lines] == expected
+        for number, unread in enumerate((0, 1, 0)[len(expected) :]):
+          line = {'shape': [1, 1, 1], 'labels': ['a'], 'unread': unread}
+          store.add(line, np.full((1, 1, 1, 1), number, np.uint8))
+
+  def test_goes_on_after_images_that_were_not_recorded(self, tmp_path):
+    line, one = {'shape': [1, 1, 1], 'labels': ['a']}, np.ones((1, 1, 1, 1), np.uint8)
+    with prepared.opened(str(tmp_path), 'x') as store:
+      store.add(line, one)
+    (journal,) = tmp_path.glob('prepared/*/chunks.jsonl')
+    journal.unlink()
+    with prepared.opened(str(tmp_path), 'x') as store:
+      store.add(line, 2 * one)
+      store.complete()
+    with prepared.opened(str(tmp_path), 'x') as store:
+      assert store.images()[:].ravel().tolist() == [2]
+
+  def test_hosts_that_no_lock_reaches_make_it_apart(self, tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, 'flock', lambda *_: None)
+    monkeypatch.setattr(socket, 'gethostname', iter(['one', 'other']).__next__)
+    self.make_twice(tmp_path)
+
+  def test_processes_without_locks_make_it_apart(self, tmp_path, monkeypatch):
+    def flock(*_) -> None:
+      raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, 'flock', flock)
+    self.make_twice(tmp_path)
+
+  def make_twice(self, home: pathlib.Path) -> None:
+    """Makes the same of three pictures at the same time; the second then takes the first one's."""
+    with prepared.opened(str(home), 'x') as one, prepared.opened(str(home), 'x') as other:
+      for number in range(3):
+        for store, label in ((one, 'first'), (other, 'second')):
+          line = {'shape': [1, 1, 1], 'labels': [f'{label} {number}']}
+          store.add(line, np.full((1, 1, 1, 1), number, np.uint8))
+      one.complete()
+      other.complete()
+    assert [path.suffix for path in (home / 'prepared').iterdir() if path.is_dir()] == ['']
+    with prepared.opened(str(home), 'x') as later:
+      for store in (one, other, later):
+        assert [line['labels'] for line in store.lines] == [[f'first {n}'] for n in range(3)]
+        assert store.images()[:].ravel().tolist() == [0, 1, 2]
+
+  def test_a_full_disk_is_to_be_retried(self, photos, tmp_path):
+    home = tmp_path / 'data'
+    load(photos, data_dir=str(home))
+    (whole,) = (home / 'prepared').glob('*[0-9a-f]')
+    for path in whole.iterdir():
+      path.unlink()
+    (whole / 'pixels').symlink_to('/dev/full')
+    unfinished = whole.rename(f'{whole}.incomplete-{socket.gethostname()}')
+    flags = ('--dataset=folder', f'--source={photos}', f'--data_dir={home}')
+    result = run_trainer(f'--workdir={tmp_path / "run"}', *flags, '--global_batch_size=8')
+    assert result.returncode == 1
+    said = edge_kit.assert_one_line(result.stderr)
+    assert f'{unfinished}: No space left on device; make room and rerun' in said
 
   def test_batches_from_disk_are_those_from_memory(self, photos, tmp_path):
     batches = [
@@ -290,6 +354,7 @@ class TestRefused:
 def test_a_training_learns_tests_and_exports(model, small, tmp_path):
   workdir = tmp_path / 'run'
   (small / 'train/light/0005.png').write_bytes(b'')
+  pathlib.Path(os.fsdecode(os.fsencode(small) + b'/train/light/caf\xe9.png')).write_bytes(b'')
   flags = ('--dataset=folder', f'--source={small}', f'--model={model}', '--epochs=20')
   # 7 of three classes of 12 pictures become 6, also when the run is resumed
   flags = (f'--workdir={workdir}', *flags, '--validation_examples=7', '--global_batch_size=10')
@@ -299,9 +364,10 @@ def test_a_training_learns_tests_and_exports(model, small, tmp_path):
   metrics = json.loads((workdir / 'metrics.json').read_text())
   assert metrics['test_accuracy'] > 0.6  # a third by chance
   assert metrics['dataset'] == 'folder'
-  (reject,) = map(json.loads, (workdir / 'rejects.jsonl').read_text().splitlines())
-  assert reject['reason'] == 'the file is empty'
-  assert reject['id'].endswith('train/light/0005.png')
+  rejects = list(map(json.loads, (workdir / 'rejects.jsonl').read_text().splitlines()))
+  assert [reject['reason'] for reject in rejects] == ['the file is empty'] * 2
+  names = [f'{small}/train/light/0005.png', f'file:{small}/train/light/caf%E9.png']
+  assert [reject['id'] for reject in rejects] == names
   assert list(metrics['per_class']) == ['dark', 'grey', 'light']
   card = model_card.read(str(workdir / 'export/1'))
   assert (card.image_shape, card.labels) == ((20, 22, 3), ('dark', 'grey', 'light'))

@@ -1,17 +1,20 @@
 """Datasets of tables of pictures, and of TFDS by name: what is read and what is refused."""
 
 import csv
+import errno
 import json
 import os
 import pathlib
+import re
 import shutil
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import app
@@ -19,8 +22,8 @@ from absl import app
 from batch import cutting
 from tests import edge_kit, pictures
 from tests.train_kit import run_trainer
-from trainer import data, datasets
-from trainer.datasets import splits, tfds_set
+from trainer import data, datasets, failures
+from trainer.datasets import fashion_mnist_files, splits, tfds_set
 
 SIDES = ['train'] * 6 + ['val'] * 2 + ['test'] * 2  # of each class
 
@@ -107,6 +110,30 @@ class TestManifest:
     reasons = {name: reason for name, _, reason in dataset.rejects}
     assert reasons['3.png'] == 'it has no label'
     assert 'No such file' in reasons['missing.png']
+
+  def test_pictures_that_could_not_be_opened_are_tried_again(self, table, tmp_path, caplog):
+    def mount(numbers: Iterable[int]) -> None:
+      for number in numbers:
+        (away / f'{number}.png').rename(tmp_path / f'{number}.png')
+
+    def load() -> int:
+      dataset = datasets.load('manifest', source=str(table), data_dir=str(tmp_path / 'data'))
+      return sum(len(dataset.read(split).pixels[:]) for split in dataset.num_examples)
+
+    away = tmp_path / 'away'
+    away.mkdir()
+    for path in tmp_path.glob('*.png'):
+      path.rename(away / path.name)
+    with pytest.raises(app.UsageError, match=r'none of 20 pictures .* 0\.png \(FileNotFoundError'):
+      load()
+    mount(range(0, 20, 2))
+    assert load() == 10
+    assert 'is not kept, because 10 pictures could not be read; the next' in caplog.text
+    mount(range(1, 20, 2))
+    assert load() == 20
+    for path in tmp_path.glob('*.png'):
+      path.unlink()
+    assert load() == 20  # what is whole is kept
 
   @pytest.mark.parametrize(
     ('old', 'new', 'said'),
@@ -230,6 +257,26 @@ class TestOfTfds:
   def test_what_is_none_is_refused(self, name, options, said, data_dir):
     with pytest.raises(app.UsageError, match=said):
       datasets.load(name, data_dir=data_dir, **options)
+
+  @pytest.mark.parametrize(
+    ('error', 'code', 'said'),
+    [
+      (OSError(errno.ENOSPC, 'No space left', 'x'), 1, 'x: No space left; make room and rerun'),
+      (requests.ConnectionError('Reset.'), 1, '--dataset=kmnist: the download failed (Reset.);'),
+      (KeyError('a'), 64, "--dataset=kmnist: TFDS cannot prepare it ('a'); pass a --data_dir"),
+    ],
+  )
+  def test_one_that_cannot_be_prepared_is_explained(self, error, code, said, tmp_path, monkeypatch):
+    def fail(_) -> None:
+      raise error
+
+    monkeypatch.setattr(fashion_mnist_files, 'check_route', lambda *_: None)
+    monkeypatch.setattr(tfds.core.DatasetBuilder, 'download_and_prepare', fail)
+    with pytest.raises(Exception, match=re.escape(str(error))) as raised:
+      datasets.load('kmnist', data_dir=str(tmp_path))
+    failure = failures.explained(raised.value)
+    assert failure.code == code
+    assert str(failure).startswith(said)
 
 
 class TestHoldOut:

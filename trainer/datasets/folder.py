@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from absl import app, logging
 
+from batch import source
 from batch.readers import image_files, sniff
 from storage import files
 from trainer.datasets import SPLITS, Dataset, Options, gathering, pictures, scorers_readers
@@ -51,19 +52,18 @@ def load(name: str, options: Options) -> Dataset:
     layout = _layout(where, root, files.list_files(root, passed_over))
     labels = _check_classes(where, root, layout)
     _warn_of_others(where, root, layout)
-    found = layout.pictures
-    everything = [file for some in found.values() for file in some]
-    spread = everything[:: 1 + len(everything) // scorers_readers.CHUNK_PICTURES]
-    found_there = gathering.Source(
-      where,
-      _chunks(found),
-      labels,
-      total=len(everything),
-      sample=lambda: next(_chunks({'': spread})).encoded,  # of all classes
-      fingerprint=repr([(file.uri, file.size) for file in everything]),
-      passed_over=passed_over,
-    )
-    return pictures.to_dataset(found_there, options, name=name, title=os.path.basename(root))
+  everything = [file for some in layout.pictures.values() for file in some]
+  spread = everything[:: 1 + len(everything) // scorers_readers.CHUNK_PICTURES]
+  found = gathering.Source(
+    where,
+    _chunks(where, layout.pictures),
+    labels,
+    total=len(everything),
+    sample=lambda: next(_chunks(where, {'': spread})).encoded,  # of all classes
+    fingerprint=repr([(file.uri, file.size) for file in everything]),
+    passed_over=passed_over,
+  )
+  return pictures.to_dataset(found, options, name=name, title=os.path.basename(root))
 
 
 def _root(name: str, options: Options) -> str:
@@ -167,10 +167,11 @@ def _label(path: str) -> str:
   return path.rsplit('/', 2)[1]
 
 
-def _chunks(found: Mapping[str, Sequence[files.File]]) -> Iterator[gathering.Chunk]:
+def _chunks(where: str, found: Mapping[str, Sequence[files.File]]) -> Iterator[gathering.Chunk]:
   settings = scorers_readers.settings(label_from='directory')
   for split, some in found.items():
     shards = image_files.plan(some, settings).shards
-    read = itertools.chain.from_iterable(image_files.read(each, 0, settings) for each in shards)
-    for chunk in scorers_readers.to_chunks(read, lambda images: [split] * len(images.ids)):
-      yield chunk._replace(labels=[_label(path) for path in chunk.ids])
+    read = itertools.chain.from_iterable(source.read(each, 0, settings) for each in shards)
+    yield from scorers_readers.to_chunks(
+      where, read, lambda images: [split] * len(images.ids), label_of=str
+    )

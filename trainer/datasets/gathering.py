@@ -24,6 +24,7 @@ MAX_OWN_SIDE = 128  # larger pictures are photos, even if all have one size
 MAX_PIXELS = 50_000_000  # of a picture, as the scorer has it
 DECODED_AT_ONCE = 64  # by a thread
 CONVERSION = 'fit'
+NO_LABEL = 'it has no label'
 CHANNELS = {'grey': 1, 'rgb': 3}
 HEADERS = ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM')
 GREY_MODES = {'1', 'L', 'LA', 'I;16', 'I', 'F'}
@@ -36,7 +37,8 @@ Reject = tuple[str, str, str]  # id, stage, reason
 class Chunk(NamedTuple):
   """N pictures as read, with labels ('' if one has none) and splits ('' if the source has none).
 
-  `passed_over` counts what is no picture, by kind.
+  `passed_over` counts what is no picture, by kind; `unread` the rejects that are files which could
+  not be opened, but may be another time.
   """
 
   ids: Sequence[str]
@@ -45,6 +47,7 @@ class Chunk(NamedTuple):
   splits: Sequence[str]
   rejects: Sequence[Reject] = ()
   passed_over: Mapping[str, int] = NOTHING
+  unread: int = 0
 
 
 class Source(NamedTuple):
@@ -119,7 +122,7 @@ def _warn(
     name, _, reason = rejects[0]
     logging.warning(
       f'{source.where}: {len(rejects)} pictures are left out, such as {name} ({reason}); '
-      'rejects.jsonl in the workdir lists them'
+      'rejects.jsonl in the workdir lists them once the training starts'
     )
   counts = collections.Counter(source.passed_over)
   for each in passed_over:
@@ -179,7 +182,7 @@ def _decode_chunk(
   firsts = range(0, len(chunk.encoded), DECODED_AT_ONCE)
   parts = [chunk.encoded[first : first + DECODED_AT_ONCE] for first in firsts]
   decoded = list(pool.map(lambda part: _decode(part, shape), parts))
-  reasons = {i: 'it has no label' for i, label in enumerate(chunk.labels) if not label}
+  reasons = {i: NO_LABEL for i, label in enumerate(chunk.labels) if not label}
   for first, part in zip(firsts, decoded):
     reasons |= {first + i: _reason(reason) for i, reason in part.reasons.items()}
   rows = [i for i in range(len(chunk.ids)) if i not in reasons]
@@ -189,6 +192,7 @@ def _decode_chunk(
     'digests': [hashlib.sha256(chunk.encoded[row]).hexdigest() for row in rows],
     'splits': [chunk.splits[row] for row in rows],
     'passed_over': dict(chunk.passed_over),
+    'unread': chunk.unread,
     'rejects': [*chunk.rejects, *((chunk.ids[i], 'decode', reasons[i]) for i in sorted(reasons))],
   }
   none = np.zeros((0, *shape), np.uint8)

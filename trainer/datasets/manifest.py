@@ -40,15 +40,15 @@ def load(name: str, options: Options) -> Dataset:
     plan = _plan(options.source, settings)
     if plan.format not in FORMATS:
       raise app.UsageError(f'{where}: is {plan.format}, which has no labels; pass a CSV or Parquet')
-    table = gathering.Source(
-      where,
-      _chunks(where, plan, settings),
-      total=plan.images,
-      fingerprint=repr((options.source, plan.fingerprint, settings)),
-      passed_over=plan.passed_over,
-    )
-    title = os.path.splitext(os.path.basename(options.source.rstrip('/')))[0]
-    return pictures.to_dataset(table, options, name=name, title=title)
+  table = gathering.Source(
+    where,
+    _chunks(where, plan, settings),
+    total=plan.images,
+    fingerprint=repr((options.source, plan.fingerprint, settings)),
+    passed_over=plan.passed_over,
+  )
+  title = os.path.splitext(os.path.basename(options.source.rstrip('/')))[0]
+  return pictures.to_dataset(table, options, name=name, title=title)
 
 
 def _plan(path: str, settings: flags.Settings) -> source.Plan:
@@ -63,7 +63,7 @@ def _plan(path: str, settings: flags.Settings) -> source.Plan:
 def _chunks(where: str, plan: source.Plan, settings: flags.Settings) -> Iterator[gathering.Chunk]:
   shards = ranges.whole(plan.shards)  # one after the other
   read = itertools.chain.from_iterable(source.read(shard, 0, settings) for shard in shards)
-  return scorers_readers.to_chunks(read, lambda images: _splits(where, images, settings))
+  return scorers_readers.to_chunks(where, read, lambda images: _splits(where, images, settings))
 
 
 def _splits(where: str, images: chunk.ReadImages, settings: flags.Settings) -> list[str]:

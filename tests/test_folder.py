@@ -18,7 +18,7 @@ from storage import files
 from tests import bucket, edge_kit, pictures
 from tests.train_kit import run_trainer, write_image_folder
 from trainer import data, datasets
-from trainer.datasets import prepared, scorers_readers
+from trainer.datasets import folder, prepared, scorers_readers
 
 
 def load(source: pathlib.Path | None, **options) -> datasets.Dataset:
@@ -102,6 +102,40 @@ class TestImagesOfOneSize:
     assert dataset.image_shape == (20, 22, 3)
     ((_, _, reason),) = dataset.rejects
     assert reason == '8000x8000 is more than 50000000 pixels: not decoded'
+
+
+class TestGreyPictures:
+  @pytest.fixture
+  def grey(self, tmp_path) -> pathlib.Path:
+    """Returns a folder of 12 grey pictures per class and split."""
+    return write_image_folder(tmp_path / 'pictures', (20, 20, 1))
+
+  def save(self, path: pathlib.Path, shape: tuple[int, ...]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    path.write_bytes(pictures.saved(picture, 'PNG'))
+
+  def test_of_one_class_are_trained_on_in_colour(self, grey):
+    for path in grey.glob('*/dark/*.png'):  # which are read first
+      path.write_bytes(path.read_bytes() + bytes(1 << 20))
+    for path in grey.glob('*/light/*.png'):
+      self.save(path, (20, 20, 3))
+    assert load(grey).image_shape == (20, 20, 3)
+
+  def test_others_among_them_are_counted_unless_asked_for(
+    self, grey, tmp_path, monkeypatch, caplog
+  ):
+    monkeypatch.setattr(folder, 'SAMPLE_PICTURES', 1)
+    self.save(grey / 'train/dark/0003.png', (20, 20, 3))
+    self.save(grey / 'train/dark/0004.png', (20, 22, 3))
+    (grey / 'train/dark/0005.png').write_bytes(b'')
+    for _ in range(2):
+      dataset = load(grey, data_dir=str(tmp_path / 'data'))
+      assert dataset.image_shape == (20, 20, 1)
+      assert 'different: 2 (picture stored in colour, made grey; --channels=rgb' in caplog.text
+      assert 'different: 1 (picture of another size than 20x20, fitted' in caplog.text
+      caplog.clear()
+    load(grey, image_size=20, channels='grey')
+    assert 'different' not in caplog.text
 
 
 class TestPhotos:

@@ -111,6 +111,17 @@ class TestManifest:
     assert reasons['3.png'] == 'it has no label'
     assert 'No such file' in reasons['missing.png']
 
+  def test_size_and_colour_are_those_of_all_parts(self, tmp_path):
+    random, rows = np.random.default_rng(0), ['path,label']
+    for number in range(64):
+      shape = (20, 20) if number < 40 else (20, 30, 3)
+      picture = random.integers(0, 256, shape, np.uint8)
+      (tmp_path / f'{number}.png').write_bytes(pictures.saved(picture, 'PNG'))
+      rows.append(f'{number}.png,{number % 2}')
+    (tmp_path / 'table.csv').write_text('\n'.join(rows))
+    dataset = datasets.load('manifest', source=str(tmp_path / 'table.csv'))
+    assert dataset.image_shape == (64, 64, 3)
+
   def test_pictures_that_could_not_be_opened_are_tried_again(self, table, tmp_path, caplog):
     def mount(numbers: Iterable[int]) -> None:
       for number in numbers:

@@ -22,6 +22,8 @@ from storage import files
 from trainer.datasets import SPLITS, Dataset, Options, gathering, pictures, scorers_readers
 from trainer.datasets.splits import SPLIT_NAMES
 
+SAMPLE_PICTURES = 512  # at most, besides one of each class
+
 
 class Layout(NamedTuple):
   """Where a folder's pictures are.
@@ -53,13 +55,12 @@ def load(name: str, options: Options) -> Dataset:
     labels = _check_classes(where, root, layout)
     _warn_of_others(where, root, layout)
   everything = [file for some in layout.pictures.values() for file in some]
-  spread = everything[:: 1 + len(everything) // scorers_readers.CHUNK_PICTURES]
   found = gathering.Source(
     where,
     _chunks(where, layout.pictures),
     labels,
     total=len(everything),
-    sample=lambda: next(_chunks(where, {'': spread})).encoded,  # of all classes
+    sample=lambda: _sample(where, everything),
     fingerprint=repr([(file.uri, file.size) for file in everything]),
     passed_over=passed_over,
   )
@@ -165,6 +166,14 @@ def _folders(folder: str) -> set[str]:
 
 def _label(path: str) -> str:
   return path.rsplit('/', 2)[1]
+
+
+def _sample(where: str, everything: Sequence[files.File]) -> Iterator[bytes]:
+  """Yields pictures from everywhere in the folder, and at least one of each class."""
+  spread = everything[:: 1 + len(everything) // SAMPLE_PICTURES]
+  of_classes = {_label(file.uri): file for file in everything}
+  for chunk in _chunks(where, {'': sorted({*spread, *of_classes.values()})}):
+    yield from chunk.encoded
 
 
 def _chunks(where: str, found: Mapping[str, Sequence[files.File]]) -> Iterator[gathering.Chunk]:

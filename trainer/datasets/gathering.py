@@ -3,31 +3,22 @@
 import collections
 import concurrent.futures
 import hashlib
-import io
 import itertools
-import math
 import os
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import app, logging
-from PIL import Image
 
 from images import ImageShape, decode
 from trainer import data, progress
-from trainer.datasets import Options, prepared
+from trainer.datasets import Options, prepared, shapes
 
-PHOTO_SIDE = 64  # of the images that are made of photos
-MAX_OWN_SIDE = 128  # larger pictures are photos, even if all have one size
-MAX_PIXELS = 50_000_000  # of a picture, as the scorer has it
 DECODED_AT_ONCE = 64  # by a thread
 CONVERSION = 'fit'
 NO_LABEL = 'it has no label'
-CHANNELS = {'grey': 1, 'rgb': 3}
-HEADERS = ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM')
-GREY_MODES = {'1', 'L', 'LA', 'I;16', 'I', 'F'}
 
 NOTHING: Mapping[str, int] = types.MappingProxyType({})
 
@@ -59,7 +50,7 @@ class Source(NamedTuple):
     labels: the classes' names, if they are known; each must have a picture.
     order: of the classes' names that occur, if `labels` is not given; by default they are sorted.
     total: the number of pictures, if it is known.
-    sample: returns encoded pictures that stand for all; by default those of the first chunk.
+    sample: returns encoded pictures from all its parts; by default those of the first chunk.
     fingerprint: differs for other pictures; with it they can be prepared in a directory.
     passed_over: counts what was found beside the pictures, by kind.
   """
@@ -69,7 +60,7 @@ class Source(NamedTuple):
   labels: Sequence[str] = ()
   order: Sequence[str] = ()
   total: int | None = None
-  sample: Callable[[], Sequence[bytes]] | None = None
+  sample: Callable[[], Iterable[bytes]] | None = None
   fingerprint: str = ''
   passed_over: Mapping[str, int] = NOTHING
 
@@ -110,25 +101,33 @@ def gather(source: Source, options: Options, store: prepared.Store) -> Gathered:
   )
   rejects = [tuple(reject) for line in lines for reject in line['rejects']]
   shape = tuple(lines[0]['shape'])
-  _warn(source, rejects, [line.get('passed_over', NOTHING) for line in lines])
+  _warn_of_rejects(source.where, rejects)
+  _warn_of(source.where, 'left out', [source.passed_over, *_counts(lines, 'passed_over')])
+  _warn_of(source.where, 'different', _counts(lines, 'others'))
   return Gathered(store.images(), labels, digests, given, rejects, shape)
 
 
-def _warn(
-  source: Source, rejects: Sequence[Reject], passed_over: Iterable[Mapping[str, int]]
-) -> None:
-  """Logs what is left out."""
+def _counts(lines: Iterable[Mapping[str, Any]], name: str) -> list[Mapping[str, int]]:
+  return [line.get(name, NOTHING) for line in lines]
+
+
+def _warn_of_rejects(where: str, rejects: Sequence[Reject]) -> None:
+  """Logs how many pictures are left out, if there are any."""
   if rejects:
     name, _, reason = rejects[0]
     logging.warning(
-      f'{source.where}: {len(rejects)} pictures are left out, such as {name} ({reason}); '
+      f'{where}: {len(rejects)} pictures are left out, such as {name} ({reason}); '
       'rejects.jsonl in the workdir lists them once the training starts'
     )
-  counts = collections.Counter(source.passed_over)
-  for each in passed_over:
-    counts.update(each)
-  for kind, count in sorted(counts.items()):
-    logging.warning(f'{source.where}: left out: {count} ({kind})')
+
+
+def _warn_of(where: str, what: str, counts: Iterable[Mapping[str, int]]) -> None:
+  """Logs the sums of counts by kind."""
+  sums = collections.Counter[str]()
+  for each in counts:
+    sums.update(each)
+  for kind, count in sorted(sums.items()):
+    logging.warning(f'{where}: {what}: {count} ({kind})')
 
 
 def _fill(source: Source, options: Options, store: prepared.Store) -> None:
@@ -139,44 +138,15 @@ def _fill(source: Source, options: Options, store: prepared.Store) -> None:
     for chunk in itertools.islice(source.chunks, len(store.lines), None):
       if not shape:
         sample = source.sample() if source.sample else chunk.encoded
-        shape = _shape(source.where, sample, options)
-      store.add(*_decode_chunk(chunk, shape, pool))
+        shape = shapes.chosen(source.where, sample, options)
+      store.add(*_decode_chunk(chunk, shape, options, pool))
       bar.advance(len(chunk.ids) + len(chunk.rejects))
   bar.close()
   store.complete()
 
 
-def _shape(where: str, encoded: Sequence[bytes], options: Options) -> ImageShape:
-  """Returns the shape of the images to train on: as asked, else that of pictures like these."""
-  headers = list(_headers(encoded))
-  sizes = {size for size, _ in headers}
-  columns, rows = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
-  if options.image_size:
-    rows = columns = options.image_size
-  elif not 0 < max(rows, columns) <= MAX_OWN_SIDE:
-    rows = columns = PHOTO_SIDE
-  are_grey = bool(headers) and all(mode in GREY_MODES for _, mode in headers)
-  channels = CHANNELS[options.channels or ('grey' if are_grey else 'rgb')]
-  logging.info(
-    f'{where}: images of {rows}x{columns}, {decode.COLOURS[channels]}; pass --image_size and '
-    '--channels for others'
-  )
-  return rows, columns, channels
-
-
-def _headers(encoded: Sequence[bytes]) -> Iterator[tuple[tuple[int, int], str]]:
-  """Yields (width, height) and Pillow's mode of each picture that may be one to train on."""
-  for content in encoded:
-    try:
-      with Image.open(io.BytesIO(content), formats=HEADERS) as image:
-        if math.prod(image.size) <= MAX_PIXELS:
-          yield image.size, image.mode
-    except Exception as error:  # a picture that cannot be read is rejected when it is decoded
-      logging.debug('%s', error)
-
-
 def _decode_chunk(
-  chunk: Chunk, shape: ImageShape, pool: concurrent.futures.Executor
+  chunk: Chunk, shape: ImageShape, options: Options, pool: concurrent.futures.Executor
 ) -> tuple[dict[str, Any], np.ndarray]:
   """Returns what is to be known of the pictures that can be used, and their pixels."""
   firsts = range(0, len(chunk.encoded), DECODED_AT_ONCE)
@@ -186,6 +156,7 @@ def _decode_chunk(
   for first, part in zip(firsts, decoded):
     reasons |= {first + i: _reason(reason) for i, reason in part.reasons.items()}
   rows = [i for i in range(len(chunk.ids)) if i not in reasons]
+  converted = [chunk.encoded[row] for row in rows if decoded[row // DECODED_AT_ONCE].converted]
   line = {
     'shape': shape,
     'labels': [chunk.labels[row] for row in rows],
@@ -193,6 +164,7 @@ def _decode_chunk(
     'splits': [chunk.splits[row] for row in rows],
     'passed_over': dict(chunk.passed_over),
     'unread': chunk.unread,
+    'others': shapes.count_others(converted, shape, options),
     'rejects': [*chunk.rejects, *((chunk.ids[i], 'decode', reasons[i]) for i in sorted(reasons))],
   }
   none = np.zeros((0, *shape), np.uint8)
@@ -201,8 +173,8 @@ def _decode_chunk(
 
 def _reason(said: str) -> str:
   """Returns why a picture is left out, without the flag that only the scorer has."""
-  return said.replace(f'--max_pixels={MAX_PIXELS}', f'{MAX_PIXELS} pixels')
+  return said.replace(f'--max_pixels={shapes.MAX_PIXELS}', f'{shapes.MAX_PIXELS} pixels')
 
 
 def _decode(encoded: Sequence[bytes], shape: ImageShape) -> decode.Decoded:
-  return decode.decode(encoded, 'auto', MAX_PIXELS, shape, conversion=CONVERSION)
+  return decode.decode(encoded, 'auto', shapes.MAX_PIXELS, shape, conversion=CONVERSION)

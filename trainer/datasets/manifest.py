@@ -4,9 +4,10 @@ Whatever the scorer reads with labels is read: TFRecord and tar files, too. A co
 picture's split; else some of each class are held out for the test and the validation.
 """
 
+import dataclasses
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from absl import app
 
@@ -15,6 +16,7 @@ from storage import files
 from trainer.datasets import SPLITS, Dataset, Options, gathering, pictures, scorers_readers
 from trainer.datasets.splits import SPLIT_NAMES
 
+SAMPLE_SHARDS, SAMPLE_PICTURES = 32, 1024  # at most, that size and colour are chosen by
 FORMATS = ('manifest', 'parquet', 'tfrecord', 'tar')
 
 
@@ -40,11 +42,13 @@ def load(name: str, options: Options) -> Dataset:
     plan = _plan(options.source, settings)
     if plan.format not in FORMATS:
       raise app.UsageError(f'{where}: is {plan.format}, which has no labels; pass a CSV or Parquet')
+  shards = ranges.whole(plan.shards)  # one after the other
   table = gathering.Source(
     where,
-    _chunks(where, plan, settings),
+    _chunks(where, shards, settings),
     total=plan.images,
     fingerprint=repr((options.source, plan.fingerprint, settings)),
+    sample=lambda: _sample(where, shards, settings),
     passed_over=plan.passed_over,
   )
   title = os.path.splitext(os.path.basename(options.source.rstrip('/')))[0]
@@ -60,8 +64,19 @@ def _plan(path: str, settings: flags.Settings) -> source.Plan:
     raise app.UsageError(said) from error
 
 
-def _chunks(where: str, plan: source.Plan, settings: flags.Settings) -> Iterator[gathering.Chunk]:
-  shards = ranges.whole(plan.shards)  # one after the other
+def _sample(where: str, shards: Sequence[chunk.Shard], settings: flags.Settings) -> Iterator[bytes]:
+  """Yields pictures from everywhere in the table, as far as it can be read from there."""
+  step = -(-len(shards) // SAMPLE_SHARDS)
+  some = sorted({*range(0, len(shards), step), len(shards) - 1})
+  few = dataclasses.replace(settings, chunk_images=SAMPLE_PICTURES // len(some), read_threads=2)
+  for number in some:
+    for read in itertools.islice(_chunks(where, [shards[number]], few), 1):
+      yield from read.encoded
+
+
+def _chunks(
+  where: str, shards: Sequence[chunk.Shard], settings: flags.Settings
+) -> Iterator[gathering.Chunk]:
   read = itertools.chain.from_iterable(source.read(shard, 0, settings) for shard in shards)
   return scorers_readers.to_chunks(where, read, lambda images: _splits(where, images, settings))
 

@@ -253,6 +253,7 @@ def test_rows_are_those_of_pythons_csv_module(rows, delimiter, end):
   max_examples=200,
   suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
+@hypothesis.example(name='packed.csv.gz', cut=None, changes={43: 1}, chunk_images=1)
 @hypothesis.given(
   name=strategies.sampled_from(list(EVERY_WAY)),
   cut=strategies.none() | strategies.integers(0, 400),
@@ -273,7 +274,8 @@ def test_damage_never_raises_and_every_row_is_accounted_for(name, cut, changes, 
   in_parts = Result(name, chunk_images)
   assert (in_parts.ids, in_parts.labels) == (whole.ids, whole.labels)
   assert in_parts.rejects == whole.rejects
-  assert len(whole.ids) + len(whole.rejects) <= COUNT + 3
+  if not name.endswith('.gz'):  # in which a changed byte may repeat a part of the text
+    assert len(whole.ids) + len(whole.rejects) <= COUNT + 3
   untouched = not changes or min(changes) > len(content) - 60
   if name in ('comma.csv', 'semicolon.csv') and untouched and len(content) > 100:
     assert whole.ids[:3] == ['0.png', '1.png', '2.png']

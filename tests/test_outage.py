@@ -79,7 +79,8 @@ def test_an_outage_fails_the_run_and_a_resumed_one_completes_it(
   reference = kit.score(model, INPUTS[kind], tmp_path / 'whole', *flags)
   reads = server.counts()['reads'] - before
   argv = [f'--model={model}', f'--input={INPUTS[kind]}', f'--output={tmp_path}/out', *flags]
-  server.fail_after(reads - 1)
+  spare = 4 if kind == 'parquet' else 1  # whose threads do not always need as many
+  server.fail_after(reads - spare)
   try:
     assert main.cli([*argv, *kit.IN_PROCESS]) == 1
   finally:

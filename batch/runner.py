@@ -59,8 +59,8 @@ def _as_usage_error() -> Iterator[None]:
     with contextlib.redirect_stderr(said):
       yield
   except SystemExit as error:
-    _, _, reason = said.getvalue().strip().rpartition('error: argument ')
-    raise app.UsageError(reason or f'the flags cannot be read ({error})') from None
+    _, _, reason = said.getvalue().strip().rpartition('error: ')
+    raise app.UsageError(reason.removeprefix('argument ') or str(error)) from None
 
 
 def create_pipeline(options: 'PipelineOptions') -> 'beam.Pipeline':

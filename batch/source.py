@@ -12,7 +12,7 @@ from storage import files
 from storage.spool import Spool
 
 SHARDS_IN_MEMORY = 16  # each may have thousands of names
-NAME_FILES = ('image', 'manifest')  # whose readers report each file that is not there
+UNSPLIT = ('image', 'manifest')  # an image that is not there is its reader's, a manifest an error
 LEADS_NOWHERE = 'the link leads nowhere; get the file that it stands for, or remove it'
 
 
@@ -52,7 +52,7 @@ def plan(patterns: Sequence[str], input_format: str, settings: flags.Settings) -
   """
   matched, kind, passed_over = listing.find(patterns, input_format, settings.output)
   _check_settings(kind, settings)
-  there, gone = (matched, []) if kind in NAME_FILES else _split_links(matched)
+  there, gone = (matched, []) if kind in UNSPLIT else _split_links(matched)
   parts, images, passed_over_inside = reader(kind).plan(there, settings)
   shards, cut = Spool[chunk.Shard](block=SHARDS_IN_MEMORY), []
   for part in parts:
@@ -85,7 +85,8 @@ def _split_links(
   gone = [file for file in matched if not file.size and not files.exists(file.uri)]
   if not gone:
     return matched, gone
-  there = Spool(file for file in matched if file not in gone)
+  names_gone = {file.uri for file in gone}
+  there = Spool(file for file in matched if file.uri not in names_gone)
   if not there:
     raise app.UsageError(f'--input: {gone[0].uri}: {LEADS_NOWHERE}')
   return there, gone

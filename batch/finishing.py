@@ -21,6 +21,7 @@ class RunContext:
     started: seconds since 1970; None of a template, which is a job at another time.
     threads: number of threads on which each process scores.
     shards: number of shards of the input, those included that an earlier run has scored.
+    scored_before: number of images that an earlier run has scored; None if it scored all.
     passed_over: what planning left out, by kind; the chunks count what reading leaves out.
   """
 
@@ -31,6 +32,7 @@ class RunContext:
   threads: int
   max_reject_fraction: float
   shards: int
+  scored_before: int | None
   passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
@@ -92,7 +94,8 @@ def publish(total: stats.Stats, context: RunContext) -> dict[str, Any]:
   planned = stats.Stats.zero(len(context.card.labels))
   total += dataclasses.replace(planned, passed_over=context.passed_over)
   wall_seconds = None if context.started is None else time.time() - context.started
-  finished = summary.summarize(total, context.card, context.facts, wall_seconds)
+  before = total.images_scored if context.scored_before is None else context.scored_before
+  finished = summary.summarize(total, context.card, context.facts, wall_seconds, before)
   success = files.join(output, sink.SUCCESS)
   is_success = finished['reject_fraction'] <= context.max_reject_fraction
   if not is_success:

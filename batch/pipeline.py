@@ -172,11 +172,10 @@ class Write(beam.DoFn):
     self._rejected = Metrics.counter(timing.NAMESPACE, 'images_rejected')
 
   def process(self, scored: chunk.Scored) -> Iterator[stats.Stats]:
-    """Yields what is true of this run only. The chunk's counts are in the log."""
+    """Yields the time that the chunk took. Its counts are in the log, for a resumed run too."""
     seconds = dict(scored.seconds)
     with timing.timed(seconds, 'write', self._msec):
       counts = sink.write(scored, self._settings.output, self._card, self._settings.top_k)
     self._scored.inc(counts.images_scored)
     self._rejected.inc(counts.images_rejected)
-    nothing = stats.Stats.zero(len(self._card.labels))
-    yield dataclasses.replace(nothing, seconds=seconds, images_now=counts.images_scored)
+    yield dataclasses.replace(stats.Stats.zero(len(self._card.labels)), seconds=seconds)

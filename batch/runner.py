@@ -37,12 +37,12 @@ def beam_options(argv: Sequence[str]) -> tuple['PipelineOptions', int]:
   from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
   _check_no_positional(argv)
+  options = PipelineOptions(list(argv))
   with _as_usage_error():
-    options = PipelineOptions(list(argv))
+    options.get_all_options()  # parses them
   if options.view_as(StandardOptions).runner:
     return options, 1
-  with _as_usage_error():
-    _check_known(argv)
+  _check_known(argv)
   cores = available_cores()
   options = PipelineOptions([*argv, *_local_flags(argv, cores)])
   direct = options.view_as(DirectOptions)

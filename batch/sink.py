@@ -16,7 +16,7 @@ from images import model_card
 from storage import files
 
 SETTINGS, SUMMARY, REPORT, SUCCESS = 'settings.json', 'summary.json', 'report.html', '_SUCCESS'
-LAYOUT = 6  # of chunks/ and of shards; raised if a run that was begun before could not be continued
+LAYOUT = 7  # of chunks/ and of shards; raised if a run that was begun before could not be continued
 
 
 def claim(
@@ -108,6 +108,18 @@ def unfinished(
   return [
     number for number in range(num_shards) if not chunk_log.is_complete(complete.get(number, []))
   ]
+
+
+def scored_before(output: str, found: Sequence[files.File]) -> int | None:
+  """Returns how many images are scored already; None if all are, and parts are made of them.
+
+  Args:
+    output: the directory.
+    found: what `claim` returned.
+  """
+  if any(file.uri == files.join(output, parts.PLAN) for file in found):
+    return None
+  return sum(entry.scored for entries in chunk_log.parse(found).values() for entry in entries)
 
 
 def write(scored: chunk.Scored, output: str, card: model_card.ModelCard, top_k: int) -> stats.Stats:

@@ -43,7 +43,6 @@ class Stats:
     precisions: the precisions that workers used.
     seconds: time by stage, summed over all processes.
     least_confident, mistakes: pictures for the report.
-    images_now: images scored by this run of the command, not by one that it resumes.
   """
 
   images_seen: int
@@ -67,7 +66,6 @@ class Stats:
   seconds: dict[str, float]
   least_confident: list[pictures.Picture]
   mistakes: list[pictures.Picture]
-  images_now: int = 0
 
   @classmethod
   def zero(cls, num_classes: int) -> Self:
@@ -119,7 +117,6 @@ class Stats:
       seconds=_add_by_key(self.seconds, other.seconds),
       least_confident=pictures.merge(self.least_confident, other.least_confident),
       mistakes=pictures.merge(self.mistakes, other.mistakes),
-      images_now=self.images_now + other.images_now,
     )
 
   def to_json(self) -> dict[str, Any]:
@@ -171,7 +168,7 @@ class StatsCombineFn(beam.CombineFn):
 
 
 def chunk_stats(scored: chunk.Scored) -> Stats:
-  """Returns what one chunk adds, but for `seconds` and `images_now`: the same on every run."""
+  """Returns what one chunk adds to the summary, but for `seconds`: the same on every run."""
   decoded, probabilities = scored.chunk, scored.probabilities
   came, predicted = decoded.labels, probabilities.argmax(axis=1)
   is_known = came >= 0

@@ -37,7 +37,11 @@ def _fractions(values: Sequence[float]) -> np.ndarray:
 
 
 def summarize(
-  total: stats.Stats, card: model_card.ModelCard, facts: dict[str, Any], wall_seconds: float | None
+  total: stats.Stats,
+  card: model_card.ModelCard,
+  facts: dict[str, Any],
+  wall_seconds: float | None,
+  scored_before: int = 0,
 ) -> dict[str, Any]:
   """Returns the content of summary.json.
 
@@ -46,9 +50,9 @@ def summarize(
     card: the model's.
     facts: the run's identity: model version, inputs, settings.
     wall_seconds: time since the job's start, including the workers' start-up; None if unknown.
+    scored_before: how many of the images a run has scored that this one resumes.
   """
   correct = sum(n for (label, predicted), n in total.confusion.items() if label == predicted)
-  num_pixels = max(sum(total.pixels), 1)
   return {
     **facts,
     **_sizes(total),
@@ -68,9 +72,8 @@ def summarize(
       'pixels': stability_index(card.training_pixels, total.pixels),
       'classes': stability_index(card.training_classes, total.by_label),
     },
-    'pixel_fractions': [count / num_pixels for count in total.pixels],
-    'wall_seconds': None if wall_seconds is None else round(wall_seconds, 3),
-    'images_per_second': _rate(total.images_now, wall_seconds),
+    'pixel_fractions': [count / max(sum(total.pixels), 1) for count in total.pixels],
+    **_speed(total.images_scored - scored_before, wall_seconds),
     'stage_seconds': {stage: round(value, 3) for stage, value in sorted(total.seconds.items())},
   }
 
@@ -79,7 +82,6 @@ def _sizes(total: stats.Stats) -> dict[str, Any]:
   return {
     'images_seen': total.images_seen,
     'images_scored': total.images_scored,
-    'images_scored_by_this_run': total.images_now,
     'images_rejected': total.images_rejected,
     'images_labelled': total.images_labelled,
     'images_with_foreign_label': total.images_with_foreign_label,
@@ -93,8 +95,12 @@ def _sizes(total: stats.Stats) -> dict[str, Any]:
   }
 
 
-def _rate(images: int, seconds: float | None) -> float | None:
-  return round(images / seconds, 1) if seconds else None
+def _speed(images: int, seconds: float | None) -> dict[str, Any]:
+  return {
+    'wall_seconds': None if seconds is None else round(seconds, 3),
+    'images_scored_by_this_run': images,
+    'images_per_second': round(images / seconds, 1) if seconds else None,
+  }
 
 
 def _confusion_matrix(total: stats.Stats, labels: Sequence[str]) -> dict[str, Any]:

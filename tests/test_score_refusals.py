@@ -66,6 +66,11 @@ def place(tmp_path_factory) -> pathlib.Path:
     (['--input=a.png', '--max_reject_fraction=2'], ['--max_reject_fraction', "'2'", '0 to 1']),
     (['--input=a.png', '--runner'], ['--runner: expected one argument']),
     (['--input=a.png', '--direct_num_workers=two'], ['--direct_num_workers', "'two'"]),
+    (['--input=a.png', '--streaming=yes'], ['--streaming', "'yes'"]),
+    (
+      ['--input=a.png', '--runner=DataflowRunner', '--num_workers=two'],
+      ['--num_workers', "'two'"],
+    ),
     (['--input=a.png', '--overwrite', '--resume'], ['--overwrite', '--resume']),
     (['--input=a.png', '--presicion=float32'], ['--presicion', '--help']),
     (['a.png'], ['--input']),

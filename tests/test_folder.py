@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -227,13 +228,20 @@ class TestPrepared:
     with pytest.raises(app.UsageError, match=f'{whole}: is damaged; delete it'):
       load(photos, data_dir=str(home))
 
-  def test_goes_on_before_pictures_that_could_not_be_opened(self, tmp_path):
-    for expected in ([], [['a']]):
+  def test_what_a_host_that_is_gone_left_is_deleted_a_day_later(self, tmp_path, monkeypatch):
+    line, one = {'shape': [1, 1, 1], 'labels': ['a']}, np.ones((1, 1, 1, 1), np.uint8)
+    for name, seconds in (('old', 90_000), ('new', 60)):
+      monkeypatch.setattr(socket, 'gethostname', lambda name=name: name)
       with prepared.opened(str(tmp_path), 'x') as store:
-        assert [line['labels'] for line in store.lines] == expected
-        for number, unread in enumerate((0, 1, 0)[len(expected) :]):
-          line = {'shape': [1, 1, 1], 'labels': ['a'], 'unread': unread}
-          store.add(line, np.full((1, 1, 1, 1), number, np.uint8))
+        store.add(line, one)
+      (left,) = tmp_path.glob(f'prepared/*.incomplete-{name}')
+      os.utime(left, (time.time() - seconds,) * 2)
+    monkeypatch.setattr(socket, 'gethostname', lambda: 'here')
+    with prepared.opened(str(tmp_path), 'x') as store:
+      store.add(line, one)
+      store.complete()
+    (kept,) = tmp_path.glob('prepared/*.incomplete*')
+    assert kept.suffix == '.incomplete-new'
 
   def test_goes_on_after_images_that_were_not_recorded(self, tmp_path):
     line, one = {'shape': [1, 1, 1], 'labels': ['a']}, np.ones((1, 1, 1, 1), np.uint8)

@@ -101,10 +101,27 @@ def gather(source: Source, options: Options, store: prepared.Store) -> Gathered:
   )
   rejects = [tuple(reject) for line in lines for reject in line['rejects']]
   shape = tuple(lines[0]['shape'])
+  _check_usable(source.where, labels, rejects)
   _warn_of_rejects(source.where, rejects)
+  _warn_of_unread(store)
   _warn_of(source.where, 'left out', [source.passed_over, *_counts(lines, 'passed_over')])
   _warn_of(source.where, 'different', _counts(lines, 'others'))
   return Gathered(store.images(), labels, digests, given, rejects, shape)
+
+
+def _check_usable(where: str, labels: Sequence[str], rejects: Sequence[Reject]) -> None:
+  """Raises app.UsageError if no picture can be used."""
+  if labels:
+    return
+  others = [reject for reject in rejects if reject[2] != NO_LABEL]
+  if not others:
+    raise app.UsageError(
+      f'{where}: has no labels that are known; name the column that has them with --label_column'
+    )
+  name, _, reason = others[0]
+  raise app.UsageError(
+    f'{where}: none of {len(rejects)} pictures can be used, such as {name} ({reason}); correct that'
+  )
 
 
 def _counts(lines: Iterable[Mapping[str, Any]], name: str) -> list[Mapping[str, int]]:
@@ -118,6 +135,16 @@ def _warn_of_rejects(where: str, rejects: Sequence[Reject]) -> None:
     logging.warning(
       f'{where}: {len(rejects)} pictures are left out, such as {name} ({reason}); '
       'rejects.jsonl in the workdir lists them once the training starts'
+    )
+
+
+def _warn_of_unread(store: prepared.Store) -> None:
+  """Logs how pictures that could not be opened can be tried again, unless they always are."""
+  unread = sum(line.get('unread', 0) for line in store.lines)
+  if unread and store.name:
+    logging.warning(
+      f'{unread} of these could not be opened when they were prepared; if they can be now, delete '
+      f'{store.name} to prepare all again'
     )
 
 
@@ -142,7 +169,10 @@ def _fill(source: Source, options: Options, store: prepared.Store) -> None:
       store.add(*_decode_chunk(chunk, shape, options, pool))
       bar.advance(len(chunk.ids) + len(chunk.rejects))
   bar.close()
-  store.complete()
+  if any(line['labels'] for line in store.lines):
+    store.complete()
+  else:
+    store.discard()
 
 
 def _decode_chunk(

@@ -10,7 +10,7 @@ from absl import app, logging
 
 from trainer.data import Examples
 from trainer.datasets import SPLITS, Dataset, Options, prepared, splits
-from trainer.datasets.gathering import CONVERSION, NO_LABEL, Gathered, Reject, Source, gather
+from trainer.datasets.gathering import CONVERSION, Gathered, Reject, Source, gather
 
 MAX_CLASSES = 10_000
 
@@ -28,7 +28,6 @@ def to_dataset(source: Source, options: Options, **facts: Any) -> Dataset:
   """
   with _store(source.fingerprint, options) as store:
     found = gather(source, options, store)
-  _check_usable(source.where, found)
   names = tuple(source.labels or _in_order(set(found.labels), source.order))
   check_labels(source.where, names)
   _warn_of_two_labels(source.where, found)
@@ -49,17 +48,6 @@ def _store(fingerprint: str, options: Options) -> contextlib.AbstractContextMana
   if not fingerprint or not options.data_dir:
     return contextlib.nullcontext(prepared.Memory())
   return prepared.opened(options.data_dir, fingerprint, options.image_size, options.channels)
-
-
-def _check_usable(where: str, found: Gathered) -> None:
-  """Raises app.UsageError if no picture that has a label can be used."""
-  others = [reject for reject in found.rejects if reject[2] != NO_LABEL]
-  if others and not found.labels:
-    name, _, reason = others[0]
-    raise app.UsageError(
-      f'{where}: none of {len(found.rejects)} pictures can be used, such as {name} ({reason}); '
-      'correct that'
-    )
 
 
 def _examples(found: Gathered, names: Sequence[str]) -> Examples:
@@ -83,10 +71,6 @@ def check_labels(where: str, labels: Sequence[str]) -> None:
   if odd := [label for label in labels if not _is_line_of_text(label)]:
     raise app.UsageError(f'{where}: the label {odd[0]!a} is not a line of UTF-8; rename it')
   if len(labels) < 2:
-    if not labels:
-      raise app.UsageError(
-        f'{where}: has no labels that are known; name the column that has them with --label_column'
-      )
     raise app.UsageError(
       f'{where}: has one class only, {labels[0]}; a classifier needs two classes or more'
     )

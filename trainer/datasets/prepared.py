@@ -8,11 +8,13 @@ later trainings copy it to a disk of their own.
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import secrets
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -23,6 +25,7 @@ from trainer import stored
 from trainer.datasets import prepared_directory, tfds_directory
 
 ROOT = 'prepared'  # in the --data_dir
+LEFT_SECONDS = 86_400.0  # no host takes so long for a chunk of pictures
 LAYOUT = 1  # raised when a change makes the files of before useless
 
 
@@ -32,7 +35,7 @@ class Memory:
   The images are in a file in memory, so that their splits are not copies of them.
   """
 
-  is_complete = False
+  is_complete, name = False, ''
 
   def __init__(self) -> None:
     self.lines: list[dict[str, Any]] = []
@@ -45,6 +48,9 @@ class Memory:
 
   def complete(self) -> None:
     """Does nothing: there are no files."""
+
+  def discard(self) -> None:
+    """Does nothing likewise."""
 
   def images(self) -> stored.Images:
     """Returns all images, uint8 (N, *shape)."""
@@ -83,6 +89,15 @@ def opened(data_dir: str, *identity: Any) -> Iterator[Directory]:
     _incomplete(path, is_locked) as incomplete,
   ):
     yield Directory(path, incomplete)
+    if is_locked and os.path.isdir(path):
+      _remove_left(path)
+
+
+def _remove_left(path: str) -> None:
+  """Deletes what hosts that are gone have left of a directory that is complete now."""
+  for left in glob.glob(f'{glob.escape(path)}.incomplete*'):
+    if time.time() - os.path.getmtime(left) > LEFT_SECONDS:
+      files.remove_folder(left)
 
 
 @contextlib.contextmanager

@@ -2,8 +2,7 @@
 
 While it is made it is called KEY.incomplete-HOST: a line is written after its images, so one that
 was killed goes on after its last line, on the same host. No host writes to another's, because a
-lock may not reach it; whoever is complete second takes the first one's. If pictures could not be
-read, the directory is deleted once its images are open, so that the next training tries them again.
+lock may not reach it; whoever is complete second takes the first one's.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ import os
 from typing import Any, BinaryIO
 
 import numpy as np
-from absl import app, logging
+from absl import app
 
 from storage import files
 from trainer import stored
@@ -31,6 +30,7 @@ class Directory:
   """What is prepared of a source, and where the rest of it goes.
 
   Attributes:
+    name: where it is once it is complete.
     lines: what is known of each chunk.
     is_complete: whether there is nothing to add.
   """
@@ -43,10 +43,10 @@ class Directory:
       bucket: the directory in a bucket that becomes a copy of it then.
     """
     self._final, self._incomplete, self._bucket = path, incomplete, bucket
+    self.name = bucket or path
     self.is_complete = os.path.isdir(path)
     self.lines: list[dict[str, Any]] = []
     self._bytes = 0
-    self._file: BinaryIO | None = None
     if not self.is_complete:
       os.makedirs(self._incomplete, exist_ok=True)
       self._restore()
@@ -83,13 +83,13 @@ class Directory:
     raise app.UsageError(f'{self._final}: is damaged; delete it to prepare it again')
 
   def _read_lines(self) -> None:
-    """Reads the lines up to the first that lacks images, or pictures that could not be read."""
+    """Reads the lines up to the first that lacks images."""
     available = os.path.getsize(self.pixels)
     with open(self._journal(), encoding='utf-8') as journal, contextlib.suppress(ValueError):
       for text in journal:  # the last one may be cut short
         line = json.loads(text)
         size = self._bytes + len(line['labels']) * math.prod(line['shape'])
-        if size > available or line.get('unread'):
+        if size > available:
           break
         self.lines.append(line)
         self._bytes = size
@@ -115,21 +115,15 @@ class Directory:
 
   def images(self) -> stored.Images:
     """Returns all images, uint8 (N, *shape)."""
-    return images_in(self._file or self._opened(), self.lines)
+    file = open(self.pixels, 'rb', buffering=0)  # noqa: SIM115 - open as long as the images are used
+    return images_in(file, self.lines)
 
-  def _opened(self) -> BinaryIO:
-    return open(self.pixels, 'rb', buffering=0)  # as long as the images are used
+  def discard(self) -> None:
+    """Deletes what there is, so that the next training begins anew."""
+    files.remove_folder(self._incomplete)
 
   def complete(self) -> None:
-    """Gives the directory its final name, or deletes it if later trainings should not use it."""
-    if unread := sum(line.get('unread', 0) for line in self.lines):
-      logging.warning(
-        f'{self._bucket or self._final}: is not kept, because {unread} pictures could not be read; '
-        'the next training tries them again'
-      )
-      self._file = self._opened()
-      files.remove_folder(self._incomplete)
-      return
+    """Gives the directory its final name."""
     self._rename()
     if self._bucket:
       files.copy(self._final, self._bucket, last=JOURNAL)

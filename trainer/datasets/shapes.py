@@ -27,7 +27,7 @@ def chosen(where: str, sample: Iterable[bytes], options: Options) -> ImageShape:
     sample: encoded pictures. They keep their size only if all have it, and are grey if all are.
     options: what is asked.
   """
-  headers = set(_headers(sample))
+  headers = set() if options.image_size and options.channels else set(_headers(sample))
   sizes = {size for size, _ in headers}
   columns, rows = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
   if options.image_size:

@@ -4,8 +4,9 @@ Another format is another entry of WRITERS; nothing else depends on which there 
 """
 
 import json
+import math
 from collections.abc import Callable
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -68,10 +69,30 @@ class JsonLines:
     """Appends the predictions of a chunk."""
     for batch in predictions.to_batches(JSON_ROWS):
       for row in batch.to_pylist():
-        self._file.write(json.dumps(row, ensure_ascii=False, default=str).encode() + b'\n')
+        self._file.write(_to_json(row).encode() + b'\n')
 
   def close(self) -> None:
     """Does nothing: all is written."""
 
 
 WRITERS: dict[str, Callable[[BinaryIO], Writer]] = {'parquet': Parquet, 'jsonl': JsonLines}
+
+
+def _to_json(row: dict[str, Any]) -> str:
+  """Returns a row as JSON, which has neither bytes nor NaN: hexadecimal, and null."""
+  try:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain)
+  except ValueError:
+    return json.dumps(_without_nan(row), ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> str:
+  return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _without_nan(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {name: _without_nan(each) for name, each in value.items()}
+  if isinstance(value, list):
+    return [_without_nan(each) for each in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -22,6 +22,7 @@ MAX_SLOW_VALUES = 1_000_000  # Pillow decodes some kinds of PNM value by value, 
 TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 TIFF_TYPE_BYTES |= {13: 4, 16: 8, 17: 8, 18: 8}
 TILE_WIDTH, TILE_HEIGHT = 322, 323
+BITS, PLANES, SEPARATE = 258, 284, 2
 MARKER = re.compile(rb'\xff[^\0\xff\xd0-\xd7]')  # of a JPEG, except those within a scan
 START_OF_SCAN, END_OF_IMAGE, STANDALONE = 0xDA, 0xD9, (0x01, 0xD8)
 START_OF_TILE, CODING_STYLE = b'\xff\x90', b'\xff\x52'
@@ -113,6 +114,15 @@ def check_tiff(data: bytes, max_pixels: int) -> None:
     )
   if sum(size for size, _ in tags.values()) > 2 * len(data) + 65536:
     raise ValueError('the TIFF tags declare more data than there is: not decoded')
+
+
+def check_planes(image: ImageFile.ImageFile) -> None:
+  """Raises ValueError for a TIFF with a plane of 16 bits for each colour, of which Pillow errs."""
+  planes, bits = image.tag_v2.get(PLANES), image.tag_v2.get(BITS)  # type: ignore[attr-defined]
+  if planes == SEPARATE and isinstance(bits, tuple) and len(bits) > 1 and max(bits) > 8:
+    raise ValueError(
+      f'TIFF with {max(bits)} bits in a plane for each colour is not read; save it interleaved'
+    )
 
 
 def _tiff_tags(data: bytes) -> dict[int, tuple[int, int]]:

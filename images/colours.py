@@ -1,5 +1,8 @@
 """Pictures of every mode as 8-bit RGB, and what is transparent laid on a ground."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import cv2
 import numpy as np
 from PIL import Image, ImageCms
@@ -8,6 +11,7 @@ from images import orientation
 
 TOLERANCE = 0.05 * 255  # colours this close are taken for one
 ALPHA_MODES = ('RGBA', 'LA', 'PA', 'RGBa', 'La')
+BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF's tags, and a value of the second
 PREMULTIPLIED = {'RGBa': 'RGBA', 'La': 'LA'}
 
 
@@ -17,9 +21,10 @@ def normalize(image: Image.Image) -> Image.Image:
   Raises:
     ValueError: nothing of it is visible.
   """
+  tags = getattr(image, 'tag_v2', {})  # of a TIFF
   image = orientation.upright(image)
   if image.mode in ('I', 'F') or image.mode.startswith('I;16'):
-    image = _to_8_bits(image)
+    image = _to_8_bits(image, tags)
   if image.mode == 'LAB':
     image = _from_lab(image)
   if image.mode not in ALPHA_MODES and 'transparency' not in image.info:
@@ -60,21 +65,25 @@ def without_colour(rgb: np.ndarray) -> np.ndarray | None:
   return None if tint > TOLERANCE else cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
+def _to_8_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
   """Returns a grey picture of 16 or 32 bits, or of floats, in 8 bits.
 
   Of numbers that may have any range, their largest says which they have: up to 1, 255 or 65535.
+  TIFF says of how many bits whole numbers are, 12 for example, and whether 0 is white.
   """
   values = np.nan_to_num(np.asarray(image, np.float32), posinf=65535.0).clip(min=0)
   most = values.max(initial=0)
   scale = 1 / 257
+  if tags.get(BITS) == (12,):
+    scale = 255 / 4095
   if image.mode == 'F' and most <= 1:
     scale = 255.0
   elif image.mode in ('I', 'F') and most <= 255:
     scale = 1.0
   elif most > 65535:
     scale = 255 / most
-  bytes_ = Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8))
+  scaled = np.clip(values * scale + 0.5, 0, 255).astype(np.uint8)
+  bytes_ = Image.fromarray(255 - scaled if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else scaled)
   clear = image.info.get('transparency')
   if isinstance(clear, int):
     bytes_.putalpha(Image.fromarray(((values != clear) * 255).astype(np.uint8)))

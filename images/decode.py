@@ -1,5 +1,6 @@
 """Files to the pixels that a network takes, or to the reason why not."""
 
+import collections
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -51,23 +52,26 @@ def decode(
     background: brightness of the network's background.
     conversion: one of photo.CONVERSIONS.
     seen_on: the ground of pictures that are converted, one of photo.BACKGROUNDS.
+
+  Raises:
+    MemoryError: there is too little memory, which is no fault of a picture.
   """
   pixels = np.zeros((len(encoded), *shape), np.uint8)
   left = range(len(encoded)) if preprocess == 'photo' else _decode_plain(encoded, pixels)
   reasons: dict[int, str] = {}
-  converted = 0
-  by_background: dict[str, int] = {}
+  grounds: list[str | None] = []
   for i in left:
     try:
       pixels[i], ground = decode_one(
         encoded[i], preprocess, max_pixels, shape, background, conversion, seen_on
       )
-      converted += ground is not None
-      if ground:
-        by_background[ground] = by_background.get(ground, 0) + 1
+      grounds.append(ground)
+    except MemoryError:
+      raise
     except Exception as error:  # decoders raise what they like; only this image is rejected
       reasons[i] = _reason(error)
-  return Decoded(pixels, reasons, converted, by_background)
+  converted = sum(ground is not None for ground in grounds)
+  return Decoded(pixels, reasons, converted, dict(collections.Counter(filter(None, grounds))))
 
 
 def decode_one(

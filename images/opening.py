@@ -24,6 +24,8 @@ from PIL import (
 
 from images import avif, bounds, formats, png_chunks
 
+NO_MEMORY = 'there is too little memory to decode a picture; give each worker more, or start fewer'
+UNKNOWN_PIXELS = 'unknown pixel mode'  # Pillow's message about a kind of TIFF that it lacks
 # `max_pixels` is checked instead, and rejects one image rather than warning.
 Image.MAX_IMAGE_PIXELS = None
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there are many processes
@@ -87,6 +89,7 @@ def open_picture(data: bytes, max_pixels: int, longer_side: int | None = None) -
 
   Raises:
     ValueError: it is empty, no image, too large, or damaged.
+    MemoryError: there is not enough memory, which says nothing about the picture.
   """
   if not data:
     raise ValueError('the file is empty')
@@ -114,16 +117,24 @@ def _open_png(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
 def _load(kind: str, data: bytes, max_pixels: int, longer_side: int | None = None) -> Opened:
   try:
     image = PLUGINS[kind](io.BytesIO(data))
+  except MemoryError as error:
+    raise MemoryError(NO_MEMORY) from error
   except Exception as error:
+    if str(error) == UNKNOWN_PIXELS:
+      raise ValueError(f'{kind} with such pixels is not read; {formats.CONVERT}') from error
     raise ValueError(f'the {kind} header is damaged or cut short') from error
   bounds.check_size(*image.size, max_pixels)
   if kind == 'PNM':
     bounds.check_pnm(image)
+  if kind == 'TIFF':
+    bounds.check_planes(image)
   width = image.width
   if longer_side:
     _reduce(image, longer_side)
   try:
     image.load()
+  except MemoryError as error:
+    raise MemoryError(NO_MEMORY) from error
   except Exception as error:
     raise ValueError(f'the {kind} data is damaged or cut short: {first_line(error)}') from error
   return Opened(image, round(width / image.width))

@@ -13,6 +13,7 @@ mkdir -p "$folder/apt/lists/partial" "$folder/apt/archives/partial" "$folder/roo
 apt=(apt-get -q -o "Dir::State::Lists=$folder/apt/lists" -o "Dir::Cache=$folder/apt" -o APT::Sandbox::User=root)
 "${apt[@]}" update >"$folder/apt.log" 2>&1 || { cat "$folder/apt.log" >&2; exit 1; }
 mapfile -t needed < <("${apt[@]}" --simulate --reinstall --no-install-recommends install "$@" | awk '/^Inst/ { print $2 }')
+[ "${#needed[@]}" -gt 0 ] || { echo "debian_packages.sh: $*: this system has no such package; install it yourself" >&2; exit 1; }
 (cd "$folder/debs" && "${apt[@]}" download "${needed[@]}" >>"$folder/apt.log" 2>&1) || { cat "$folder/apt.log" >&2; exit 1; }
 for deb in "$folder"/debs/*.deb; do dpkg-deb -x "$deb" "$folder/root"; done
 rm -rf "$folder/debs" "$folder/apt"

@@ -50,6 +50,35 @@ def png_of_lines(lines: bytes, shape: tuple[int, int, int] = (28, 28, 1), parts:
   return png(header(width, height, channels), *pixels, (b'IEND', b''))
 
 
+def tiff(
+  size: tuple[int, int], bits: int, strips: Sequence[bytes], *, white=1, planes=1, kind=1
+) -> bytes:
+  """Returns a TIFF file of kinds that Pillow does not write.
+
+  Args:
+    size: (width, height).
+    bits: of a sample.
+    strips: the pixels; three strips are the planes of a colour picture if `planes` is 2.
+    white: PhotometricInterpretation: 0, white is zero; 1, black is; 2, RGB.
+    planes: PlanarConfiguration: 1, interleaved; 2, separate.
+    kind: SampleFormat: 1, whole numbers; 3, floats.
+  """
+  samples = 3 if white == 2 else 1
+  begins = [8 + sum(map(len, strips[:i])) for i in range(len(strips))]
+  tags = {256: [size[0]], 257: [size[1]], 258: [bits] * samples, 259: [1], 262: [white]}
+  tags |= {273: begins, 277: [samples], 278: [size[1]], 279: list(map(len, strips)), 284: [planes]}
+  tags[339] = [kind] * samples
+  content, entries = b''.join(strips), b''
+  for tag, values in tags.items():
+    packed = struct.pack(f'<{len(values)}I', *values)
+    if len(values) > 1:
+      content += packed
+      packed = struct.pack('<I', 8 + len(content) - len(packed))
+    entries += struct.pack('<HHI', tag, 4, len(values)) + packed
+  directory = struct.pack('<H', len(tags)) + entries + bytes(4)
+  return b'II*\0' + struct.pack('<I', 8 + len(content)) + content + directory
+
+
 def photograph(
   box=(40, 30, 60, 90), size=(120, 140), ground=(255, 255, 255), ink=(200, 30, 40)
 ) -> Image.Image:

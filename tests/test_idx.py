@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from batch import source
 from benchmarks import collection
-from storage import files
+from storage import files, local
 from tests import reader_kit
 
 ROWS = 60
@@ -211,10 +211,40 @@ def test_any_damage_is_a_whole_row_or_a_reject(tmp_path_factory, data):
   assert found.seen() == found.plan.images or suffix or found.rejects
 
 
-@pytest.mark.parametrize('compress', [gzip.compress, bz2.compress, zstandard.compress])
-def test_a_compressed_file_is_one_shard_of_all_images(compress, tmp_path):
-  (tmp_path / IMAGES).write_bytes(compress(header(8, ROWS, 28, 28) + PIXELS.tobytes()))
-  found = reader_kit.read_all(tmp_path / IMAGES, chunk_images=7)
+@pytest.mark.parametrize(
+  ('suffix', 'compress'),
+  [
+    ('.gz', gzip.compress),
+    ('.bz2', bz2.compress),
+    ('.zst', zstandard.compress),
+    ('', bz2.compress),
+  ],
+)
+def test_a_compressed_file_is_one_shard_of_all_images(suffix, compress, tmp_path):
+  path = tmp_path / f'{IMAGES}{suffix}'
+  path.write_bytes(compress(header(8, ROWS, 28, 28) + PIXELS.tobytes()))
+  labels = [row % 10 for row in range(ROWS)]
+  (tmp_path / f'{LABELS}{suffix}').write_bytes(compress(header(8, ROWS) + bytes(labels)))
+  found = reader_kit.read_all(path, chunk_images=7)
   assert len(found.plan.shards) == 1
-  assert (len(found.ids), found.rejects) == (ROWS, [])
+  assert (len(found.ids), found.labels, found.rejects) == (ROWS, labels, [])
   assert np.array_equal(np.concatenate([part.pixels for part in found.chunks])[..., 0], PIXELS)
+
+
+def test_each_shard_reads_its_own_images_only(tmp_path, monkeypatch):
+  rows, sizes = 5000, []
+  content = header(8, rows, 28, 28) + bytes(rows * 784)
+  (tmp_path / IMAGES).write_bytes(content)
+  (tmp_path / LABELS).write_bytes(header(8, rows) + bytes(rows))
+  read = local._Reader.readinto
+
+  def counted(file: local._Reader, buffer) -> int:
+    sizes.append(read(file, buffer))
+    return sizes[-1]
+
+  monkeypatch.setattr(local._Reader, 'readinto', counted)
+  settings_ = reader_kit.settings(chunk_images=100)
+  shards = source.plan([str(tmp_path / IMAGES)], 'idx', settings_).shards
+  assert len(shards) == 50
+  assert sum(len(part.ids) for each in shards for part in source.read(each, 0, settings_)) == rows
+  assert 0 < sum(sizes) < 2 * len(content)

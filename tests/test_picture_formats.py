@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from images import decode, formats, png
-from tests.pictures import header, photograph, png_of_lines, saved
+from images import colours, decode, formats, opening, png
+from tests.pictures import header, photograph, png_of_lines, saved, tiff
 from tests.pictures import png as png_file
 
 SHAPE = (28, 28, 1)
@@ -103,6 +103,55 @@ def test_floats_and_32_bit_integers_are_taken_in_the_range_they_use(scale):
   if scale >= 1:
     integers = Image.fromarray((GREY.astype(float) * scale).astype(np.int32))
     np.testing.assert_array_equal(only(saved(integers, 'TIFF')).pixels[0, ..., 0], GREY)
+
+
+def test_grey_tiff_of_12_bits_and_with_white_as_zero_shows_what_it_shows():
+  whole = GREY
+  twelve = whole.astype(int) * 4095 // 255
+  pairs = twelve.reshape(-1, 2)
+  packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1]], 1)
+  deep = whole.astype('<u2') * 257
+  size = whole.shape[::-1]
+  for data in (
+    tiff(size, 12, [packed.astype(np.uint8).tobytes()]),
+    tiff(size, 16, [deep.tobytes()]),
+    tiff(size, 16, [(65535 - deep).tobytes()], white=0),
+    tiff(size, 8, [(255 - whole).tobytes()], white=0),
+  ):
+    found = np.asarray(colours.normalize(opening.open_picture(data, 10**6).image))
+    assert np.abs(found.astype(int) - whole).max() <= 1
+
+
+@pytest.mark.parametrize(
+  ('bits', 'planes', 'kind', 'reason'),
+  [
+    (16, 2, 1, 'TIFF with 16 bits in a plane for each colour is not read; save it interleaved'),
+    (32, 1, 3, 'TIFF with such pixels is not read; convert it to PNG or JPEG'),
+    (32, 1, 1, 'TIFF with such pixels is not read; convert it to PNG or JPEG'),
+  ],
+)
+def test_a_tiff_of_a_kind_that_is_not_read_says_so(bits, planes, kind, reason):
+  plane = bytes(28 * 28 * bits // 8)
+  strips = [plane] * 3 if planes == 2 else [plane * 3]
+  data = tiff((28, 28), bits, strips, white=2, planes=planes, kind=kind)
+  assert decode.decode([data], 'auto', 10**6, (28, 28, 1)).reasons == {0: reason}
+
+
+def test_a_lack_of_memory_is_no_fault_of_a_picture():
+  """In a process of its own, which may take a few MB more."""
+  script = """
+import io, pathlib, resource
+import numpy as np
+from PIL import Image
+from images import decode
+buffer = io.BytesIO()
+Image.fromarray(np.arange(36_000_000, dtype=np.uint8).reshape(6000, 6000)).save(buffer, 'PNG')
+pages = int(pathlib.Path('/proc/self/statm').read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 20_000_000,) * 2)
+decode.decode([buffer.getvalue()], 'auto', 10**8, (28, 28, 1))
+"""
+  result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+  assert result.stderr.splitlines()[-1] == f'MemoryError: {opening.NO_MEMORY}'
 
 
 def test_lab_is_converted():

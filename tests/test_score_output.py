@@ -8,11 +8,12 @@ import shutil
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from absl import app
 
-from batch import chunk, flags, infer, main, pipeline, sink, source, stats, summary
+from batch import chunk, flags, infer, main, pipeline, sink, source, stats, summary, writers
 from images import model_card
 from tests import model_kit, page_kit, pictures, reader_kit
 from tests import score_kit as kit
@@ -285,3 +286,14 @@ def test_the_report_has_room_for_long_and_foreign_names(classes, browser, tmp_pa
   else:
     assert f'{labels[1]}\t{labels[0]}\t1' in page.inner_text('#confusions')
   page.close()
+
+
+def test_json_has_neither_bytes_nor_nan(tmp_path):
+  table = pa.table({'id': ['a', 'b'], 'key': [b'\x01\xff', None], 'price': [float('nan'), 2.5]})
+  with open(tmp_path / 'a.jsonl', 'wb') as file:
+    writers.WRITERS['jsonl'](file).write(table)
+  lines = (tmp_path / 'a.jsonl').read_text().splitlines()
+  assert [json.loads(line, parse_constant=pytest.fail) for line in lines] == [
+    {'id': 'a', 'key': '01ff', 'price': None},
+    {'id': 'b', 'key': None, 'price': 2.5},
+  ]

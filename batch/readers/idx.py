@@ -70,7 +70,7 @@ def plan(matched: Collection[files.File], settings: flags.Settings) -> Planned:
   label_files: dict[str, str] = {}
   others, images = [], 0
   for file in matched:
-    header = read_header(stream.Stream(file.uri))
+    header = read_header(stream.Stream(file.uri, skims=True))
     if header and len(header.shape) < 3:
       others.append(file.uri)
     elif not header or not header.has_images:
@@ -123,7 +123,7 @@ def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[ch
 
   An id is the file's path, # and the row.
   """
-  header = read_header(stream.Stream(shard.uri))
+  header = read_header(stream.Stream(shard.uri, skims=True))
   if not header or not header.has_images:
     raise files.Unavailable(f'{shard.uri}: was replaced while it was read; start again')
   labels_uri, problem = find_labels(shard.uri, header.rows)
@@ -136,7 +136,8 @@ def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[ch
 def _chunks(
   shard: chunk.Shard, skip: int, header: Header, labels: list | None, step: int
 ) -> Iterator[chunk.ReadImages]:
-  source, begin = stream.Stream(shard.uri), shard.start + skip
+  source, begin = stream.Stream(shard.uri, skims=True), shard.start + skip
+  source.ensure(header.begin)
   source.skip(header.begin + begin * header.row_bytes)
   there = max((source.offset - header.begin) // header.row_bytes, shard.start)
   if begin > there and shard.stop - there > MAX_MISSING_ROWS:
@@ -220,13 +221,16 @@ def find_labels(images_uri: str, images: int) -> tuple[str, str]:
   Either is '' if there is none.
   """
   home, name = os.path.split(images_uri)
-  named = name.replace('images', 'labels').removesuffix('.gz')
+  plain = re.sub(stream.SUFFIX + '$', '', name)
+  named = plain.replace('images', 'labels')
   names = [re.sub(r'idx\d(-\w+)?$', kind, named) for kind in LABEL_KINDS]
-  uris = [os.path.join(home, each) + gz for each in [named, *names] for gz in ('', '.gz')]
+  uris = [
+    os.path.join(home, each) + suffix for each in [named, *names] for suffix in stream.SUFFIXES
+  ]
   uri = next((uri for uri in dict.fromkeys(uris) if uri != images_uri and files.exists(uri)), None)
-  if uri is None or named == name.removesuffix('.gz'):
+  if uri is None or named == plain:
     return '', ''
-  header = read_header(stream.Stream(uri))
+  header = read_header(stream.Stream(uri, skims=True))
   if not header or len(header.shape) > 2 or not header.row_bytes:
     return uri, 'label file that is not IDX'
   return uri, '' if header.rows == images else 'label file of another length than its images'
@@ -234,7 +238,7 @@ def find_labels(images_uri: str, images: int) -> tuple[str, str]:
 
 def _read_labels(uri: str, start: int, stop: int) -> list:
   """Returns labels `start` to `stop`, as many as there are; of several numbers a row, the first."""
-  source = stream.Stream(uri)
+  source = stream.Stream(uri, skims=True)
   header = read_header(source)
   if not header or not source.skip(start * header.row_bytes):
     return []

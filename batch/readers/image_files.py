@@ -195,7 +195,7 @@ def _read_one(entry: Entry) -> bytes | str:
   """
   try:
     return files.read(entry.uri, MAX_FILE_BYTES)
-  except files.Unavailable:
+  except (files.Unavailable, MemoryError):
     raise
   except Exception as error:  # any other error of a file system rejects this file only
     if isinstance(error, PermissionError) and not files.may_read(entry.uri):

@@ -24,7 +24,8 @@ CHUNK_BYTES = 64 << 20  # a chunk of large files ends early, so that memory stay
 XZ_MEMORY_BYTES = 256 << 20  # xz -9 needs 65 MiB
 GZIP = b'\x1f\x8b'
 HEAD_BYTES = 16  # tell how a file is compressed
-SUFFIX = r'(\.(gz|bz2|xz|zst))?'  # of the name of a file that may be compressed
+SUFFIXES = ('', '.gz', '.bz2', '.xz', '.zst')  # of names of files that may be compressed
+SUFFIX = r'(\.(gz|bz2|xz|zst))?'
 
 Item = TypeVar('Item')
 

@@ -71,6 +71,8 @@ def read(shard: chunk.Shard, skip: int, settings: flags.Settings) -> Iterator[ch
   An id is that of the id column, else the archive's path, # and the key; several pictures of a
   sample have their whole names for a key.
   """
+  if 0 <= shard.stop <= shard.start:  # a range in which no member begins
+    return
   columns, held = chunk.ReadImages(encoded=[], labels=[]), 0
   must_skip = skip > 0  # what is passed over belongs to the image before it
   for item in Archive(shard, settings, Names(shard.taken)).items():

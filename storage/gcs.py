@@ -38,6 +38,7 @@ CALL: dict[str, Any] = {
   'timeout': RESPONSE_SECONDS,
 }
 _lock = threading.Lock()
+_last_read: dict[str, str] = {}  # by bucket
 # The client's OpenTelemetry tracing would read bucket metadata, which needs a further permission.
 os.environ.setdefault('DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA', 'true')
 
@@ -123,8 +124,17 @@ def exists(uri: str) -> bool:
 
 
 def may_read(uri: str) -> bool:
-  """Returns whether the account may read the bucket's objects, unless one has an ACL of its own."""
+  """Returns whether the account may still read the object of the bucket that it has read last.
+
+  If it has read none, whether it may read all of the bucket's.
+  """
   bucket, _ = _bucket(uri)
+  if last := _last_read.get(bucket.name):
+    try:
+      exists(last)
+    except PermissionError:
+      return False
+    return True
   with translate_errors(uri):
     return bool(bucket.test_iam_permissions([READ], **CALL))
 
@@ -137,29 +147,18 @@ def open_bytes(uri: str) -> BinaryIO:
   return gcs_reader.open_blob(blob, uri, **CALL)
 
 
-class _Limited(io.BytesIO):
-  """A BytesIO that refuses more than `limit` bytes."""
-
-  limit: int | None = None
-
-  def write(self, content) -> int:
-    """Appends content; raises ValueError if that is too much."""
-    if self.limit is not None and self.tell() + len(content) > self.limit:
-      raise ValueError(f'the file has more than {self.limit} bytes')
-    return super().write(content)
-
-
 def read(uri: str, limit: int | None) -> bytes:
   """Returns the content, in one request; raises ValueError if it has more than `limit` bytes.
 
   The library skips the checksum if a broken download was continued; this does not.
   """
-  blob, held = _blob(uri), _Limited()
+  blob, held = _blob(uri), gcs_reader.Limited()
   held.limit = limit
   with translate_errors(uri):
     blob.download_to_file(held, raw_download=True, checksum=None, **CALL)
   content = held.getvalue()
   gcs_reader.verify(uri, gcs_reader.crc32c(content), blob.crc32c)
+  _last_read[blob.bucket.name] = uri
   return content
 
 

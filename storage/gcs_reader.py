@@ -31,6 +31,18 @@ def verify(uri: str, found: str, expected: str | None) -> None:
     )
 
 
+class Limited(io.BytesIO):
+  """A BytesIO that refuses more than `limit` bytes."""
+
+  limit: int | None = None
+
+  def write(self, content) -> int:
+    """Appends content; raises ValueError if that is too much."""
+    if self.limit is not None and self.tell() + len(content) > self.limit:
+      raise ValueError(f'the file has more than {self.limit} bytes')
+    return super().write(content)
+
+
 class Ranges(io.RawIOBase):
   """The bytes of one generation of an object; if it is replaced, reading fails.
 

@@ -91,7 +91,9 @@ def test_without_credentials_it_says_how_to_get_them(tmp_path):
 class Answering(http.server.BaseHTTPRequestHandler):
   """Gives every request for an object the same answer."""
 
-  status, digest, permissions = 200, '', ()
+  status, digest = 200, ''
+  permissions: tuple[str, ...] = ()  # for the bucket
+  refused: tuple[str, ...] = ()  # objects
 
   def do_GET(self) -> None:
     if '/iam/testPermissions' in self.path:
@@ -99,6 +101,13 @@ class Answering(http.server.BaseHTTPRequestHandler):
       return
     if 'Metadata-Flavor' in self.headers:  # of a virtual machine, which has no token
       self.answer(200 if self.path == '/' else 404, {})
+      return
+    name = self.path.partition('?')[0].rpartition('/')[2]
+    if name in self.refused:
+      self.answer(403, {'error': {'message': 'no'}})
+      return
+    if 'alt=media' not in self.path and self.status == 200:
+      self.answer(200, {})
       return
     self.send_response(self.status)
     self.send_header('Content-Length', '7')
@@ -155,15 +164,29 @@ def test_content_that_is_not_what_was_kept_is_refused(answering):
   assert 'its content arrived with crc32c' in said
 
 
-def test_an_object_that_may_not_be_read_is_a_reject_unless_it_is_all_of_them(answering):
-  answering.status = 403
-  shard = chunk.Shard(0, 'image', 'gs://lookbook/x', uris=('gs://lookbook/x', 'gs://lookbook/y'))
+def test_an_object_that_may_not_be_read_is_a_reject_unless_it_is_all_of_them(
+  answering, monkeypatch
+):
+  def read(*names: str) -> chunk.ReadImages:
+    uris = tuple(f'gs://lookbook/{name}' for name in names)
+    shard = chunk.Shard(0, 'image', uris[0], uris=uris)
+    (found,) = source.read(shard, 0, reader_kit.settings())
+    return found
+
+  monkeypatch.setattr(gcs, '_last_read', {})
+  answering.refused = ('x', 'y', 'z')
   with pytest.raises(files.Unavailable, match='permission denied; give the account'):
-    list(source.read(shard, 0, reader_kit.settings()))
+    read('x', 'y')
   answering.permissions = ('storage.objects.get',)
-  (found,) = source.read(shard, 0, reader_kit.settings())
-  assert [reject.id for reject in found.rejects] == list(shard.uris)
+  found = read('x', 'y')
+  assert [reject.id for reject in found.rejects] == ['gs://lookbook/x', 'gs://lookbook/y']
   assert all(reject.reason.startswith('PermissionError') for reject in found.rejects)
+  answering.permissions = ()  # for all objects; some may be read nonetheless
+  found = read('a', 'x')
+  assert (found.ids, len(found.rejects)) == (['gs://lookbook/a'], 1)
+  answering.refused = ('a', 'x', 'y', 'z')
+  with pytest.raises(files.Unavailable, match='permission denied; give the account'):
+    read('x', 'y')
 
 
 def test_a_token_that_cannot_be_renewed_is_no_property_of_an_object(answering, tmp_path):

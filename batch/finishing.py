@@ -21,8 +21,8 @@ class RunContext:
     started: seconds since 1970; None of a template, which is a job at another time.
     threads: number of threads on which each process scores.
     shards: number of shards of the input, those included that an earlier run has scored.
-    scored_before: number of images that an earlier run has scored; None if it scored all.
     passed_over: what planning left out, by kind; the chunks count what reading leaves out.
+    scored_before: number of images that an earlier run has scored; None if it scored all.
   """
 
   settings: flags.Settings
@@ -32,8 +32,8 @@ class RunContext:
   threads: int
   max_reject_fraction: float
   shards: int
-  scored_before: int | None
   passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
+  scored_before: int | None = 0
 
 
 def build(scored: beam.PCollection[stats.Stats], context: RunContext) -> None:

@@ -98,7 +98,7 @@ def _score(
   limit, count = args.max_reject_fraction, len(plan.shards)
   began = None if runner.is_template(options) else started
   context = finishing.RunContext(
-    settings, card, facts, began, threads, limit, count, before, plan.passed_over
+    settings, card, facts, began, threads, limit, count, plan.passed_over, before
   )
   with progress.shown(settings.output, plan.images), root:
     pipeline.build(root, blocks, plan.ranges_of(left), context)

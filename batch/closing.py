@@ -11,10 +11,10 @@ def lines(summary: dict[str, Any], output: str) -> str:
   """Returns the summary in a few lines."""
   scored, now = summary['images_scored'], summary['images_scored_by_this_run']
   by_this_run = '' if now == scored else f'{now:,} of them by this run, '
+  rate = f' ({summary["images_per_second"]:,.0f} images/s, including start-up)' if now else ''
   found = [
     f'{scored:,} images scored, {summary["images_rejected"]:,} rejected, {by_this_run}in '
-    f'{summary["wall_seconds"]:.1f} s ({summary["images_per_second"]:,.0f} images/s, '
-    'including start-up)'
+    f'{summary["wall_seconds"]:.1f} s{rate}'
   ]
   if summary['accuracy'] is not None:
     found.append(

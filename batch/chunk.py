@@ -112,7 +112,7 @@ class Chunk:
 
   @property
   def num_seen(self) -> int:
-    """The number of images and rejects."""
+    """Returns the number of images and rejects."""
     return len(self) + len(self.images.rejects)
 
 

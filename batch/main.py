@@ -92,16 +92,15 @@ def _score(
   root = runner.create_pipeline(options)
   with files.as_usage_error(f'--output={settings.output}: cannot be written'):
     found = sink.claim(settings.output, facts, args.overwrite, args.resume)
-    before = sink.scored_before(settings.output, found)
-    left = sink.unfinished(len(plan.shards), settings.output, settings.output_format, found)
-    blocks = file_list.store(plan.shards, left, settings.output)
+    left = sink.left_of(len(plan.shards), settings.output, settings.output_format, found)
+    blocks = file_list.store(plan.shards, left.shards, settings.output)
   limit, count = args.max_reject_fraction, len(plan.shards)
   began = None if runner.is_template(options) else started
   context = finishing.RunContext(
-    settings, card, facts, began, threads, limit, count, plan.passed_over, before
+    settings, card, facts, began, threads, limit, count, plan.passed_over, left.scored
   )
   with progress.shown(settings.output, plan.images), root:
-    pipeline.build(root, blocks, plan.ranges_of(left), context)
+    pipeline.build(root, blocks, plan.ranges_of(left.shards), context)
   if runner.is_submission(options):
     return None
   summary = json.loads(files.read(files.join(settings.output, sink.SUMMARY)))

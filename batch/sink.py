@@ -5,7 +5,7 @@ A chunk is complete when it is in the log of `chunk_log`, and ends in one of the
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,18 @@ from storage import files
 
 SETTINGS, SUMMARY, REPORT, SUCCESS = 'settings.json', 'summary.json', 'report.html', '_SUCCESS'
 LAYOUT = 7  # of chunks/ and of shards; raised if a run that was begun before could not be continued
+
+
+class Left(NamedTuple):
+  """What is left of a run.
+
+  Attributes:
+    shards: the numbers of shards that are not scored to their end.
+    scored: number of images that are scored already; None if all are, and parts are made of them.
+  """
+
+  shards: list[int]
+  scored: int | None
 
 
 def claim(
@@ -83,10 +95,8 @@ def _check_same_run(output: str, settings: dict[str, Any], remedy: str) -> None:
     raise app.UsageError(f'--output={output}: contains a run with {", ".join(changed)}; {remedy}')
 
 
-def unfinished(
-  num_shards: int, output: str, output_format: str, found: Sequence[files.File]
-) -> list[int]:
-  """Returns the numbers of shards that are not scored to their end; none once parts are decided.
+def left_of(num_shards: int, output: str, output_format: str, found: Sequence[files.File]) -> Left:
+  """Returns what is left to do; nothing once parts are decided.
 
   Parts without a decision, which an interrupted --overwrite may leave, are removed.
 
@@ -101,25 +111,14 @@ def unfinished(
   """
   if any(file.uri == files.join(output, parts.PLAN) for file in found):
     parts.check(output, found, output_format)
-    return []
+    return Left([], None)
   if {*_top_level(output, found)} & {parts.COUNTS, parts.PREDICTIONS, parts.REJECTS}:
     parts.clear(output)
   complete = chunk_log.parse(found)
-  return [
-    number for number in range(num_shards) if not chunk_log.is_complete(complete.get(number, []))
-  ]
-
-
-def scored_before(output: str, found: Sequence[files.File]) -> int | None:
-  """Returns how many images are scored already; None if all are, and parts are made of them.
-
-  Args:
-    output: the directory.
-    found: what `claim` returned.
-  """
-  if any(file.uri == files.join(output, parts.PLAN) for file in found):
-    return None
-  return sum(entry.scored for entries in chunk_log.parse(found).values() for entry in entries)
+  return Left(
+    [number for number in range(num_shards) if not chunk_log.is_complete(complete.get(number, []))],
+    sum(entry.scored for entries in complete.values() for entry in entries),
+  )
 
 
 def write(scored: chunk.Scored, output: str, card: model_card.ModelCard, top_k: int) -> stats.Stats:

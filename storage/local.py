@@ -37,9 +37,10 @@ def exists(path: str) -> bool:
   """Returns whether there is such a file."""
   try:
     os.stat(path)
-  except (OSError, ValueError) as error:
-    if isinstance(error, OSError):
-      raise_if_outage(error, path)
+  except ValueError:  # no file has such a name
+    return False
+  except OSError as error:
+    raise_if_outage(error, path)
     return False
   return True
 

@@ -52,7 +52,7 @@ class Spool(Collection[Item]):
       pickle.dump(self._last, self._file, pickle.HIGHEST_PROTOCOL)
       self._file.flush()  # a full disk is said here
     except OSError as error:
-      error.filename = tempfile.gettempdir()
+      error.filename = tempfile.gettempdir()  # of which not every error tells
       raise Unavailable(
         f'{tempfile.gettempdir()}: no temporary file can be written there ({error.strerror}); make '
         'room, or set TMPDIR to another directory'

@@ -6,7 +6,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from batch import chunk, flags, ranges, source
+from storage import local
 
 DEFAULTS: dict[str, Any] = {
   'model': '',
@@ -95,3 +98,16 @@ def read_all(path: pathlib.Path | str, kind: str = 'auto', **changes: Any) -> Fo
     [label for part in chunks for label in part.labels or [None] * len(part.ids)],
     [reject for part in chunks for reject in part.rejects],
   )
+
+
+def count_reads(patch: pytest.MonkeyPatch) -> list[int]:
+  """Returns a list that receives the size of each read of a local file from now on."""
+  sizes: list[int] = []
+  read = local._Reader.readinto
+
+  def counted(file: local._Reader, buffer) -> int:
+    sizes.append(read(file, buffer))
+    return sizes[-1]
+
+  patch.setattr(local._Reader, 'readinto', counted)
+  return sizes

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from batch import source
 from benchmarks import collection
-from storage import files, local
+from storage import files
 from tests import reader_kit
 
 ROWS = 60
@@ -232,17 +232,11 @@ def test_a_compressed_file_is_one_shard_of_all_images(suffix, compress, tmp_path
 
 
 def test_each_shard_reads_its_own_images_only(tmp_path, monkeypatch):
-  rows, sizes = 5000, []
+  rows = 5000
   content = header(8, rows, 28, 28) + bytes(rows * 784)
   (tmp_path / IMAGES).write_bytes(content)
   (tmp_path / LABELS).write_bytes(header(8, rows) + bytes(rows))
-  read = local._Reader.readinto
-
-  def counted(file: local._Reader, buffer) -> int:
-    sizes.append(read(file, buffer))
-    return sizes[-1]
-
-  monkeypatch.setattr(local._Reader, 'readinto', counted)
+  sizes = reader_kit.count_reads(monkeypatch)
   settings_ = reader_kit.settings(chunk_images=100)
   shards = source.plan([str(tmp_path / IMAGES)], 'idx', settings_).shards
   assert len(shards) == 50

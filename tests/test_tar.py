@@ -17,7 +17,7 @@ from absl import app
 from batch import chunk, listing, source
 from batch.readers import tar_samples
 from benchmarks import collection
-from storage import files, local
+from storage import files
 from tests import pictures, reader_kit
 
 
@@ -440,7 +440,7 @@ def test_no_sample_is_torn_and_names_are_known_across_ranges(encoded, tmp_path):
 
 
 def test_a_range_within_a_large_member_is_not_read(encoded, tmp_path, monkeypatch):
-  path, sizes = tmp_path / 'a.tar', []
+  path = tmp_path / 'a.tar'
   with tarfile.open(path, 'w') as archive:
     for name, content in (('0.png', encoded[0]), ('a.bin', bytes(4 << 20)), ('1.png', encoded[1])):
       member = tarfile.TarInfo(name)
@@ -448,13 +448,7 @@ def test_a_range_within_a_large_member_is_not_read(encoded, tmp_path, monkeypatc
       archive.addfile(member, io.BytesIO(content))
   shards = reader_kit.in_ranges(path, 'tar', 64 << 10)
   assert len(shards) > 50
-  read = local._Reader.readinto
-
-  def counted(file: local._Reader, buffer) -> int:
-    sizes.append(read(file, buffer))
-    return sizes[-1]
-
-  monkeypatch.setattr(local._Reader, 'readinto', counted)
+  sizes = reader_kit.count_reads(monkeypatch)
   settings = reader_kit.settings()
   found = [part for shard in shards for part in source.read(shard, 0, settings)]
   assert [name for part in found for name in part.ids] == [f'{path}#0', f'{path}#1']

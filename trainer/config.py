@@ -147,17 +147,17 @@ class Recipe:
 
   @property
   def network(self) -> Network:
-    """How the model is trained."""
+    """Returns how the model is trained."""
     return NETWORKS[self.model]
 
   @property
   def num_epochs(self) -> int:
-    """The length of the training, in epochs."""
+    """Returns the length of the training, in epochs."""
     return self.epochs or self.network.epochs
 
   @property
   def smoothing(self) -> float:
-    """The label smoothing."""
+    """Returns the label smoothing."""
     own = self.network.label_smoothing
     return own if self.label_smoothing is None else self.label_smoothing
 

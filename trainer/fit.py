@@ -83,7 +83,7 @@ class Trainer:
 
   @property
   def learning_rate(self) -> float:
-    """The learning rate of the next step."""
+    """Returns the learning rate of the next step."""
     return float(self.optimizer.learning_rate)
 
   def train_steps(self, steps: int) -> tuple[np.ndarray, int]:

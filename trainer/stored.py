@@ -30,7 +30,7 @@ class Images:
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """(N, height, width, channels)."""
+    """Returns (N, height, width, channels)."""
     return len(self._rows), *self._image_shape
 
   def __len__(self) -> int:

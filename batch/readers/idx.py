@@ -40,22 +40,22 @@ class Header(NamedTuple):
 
   @property
   def rows(self) -> int:
-    """The number of images or labels."""
+    """Returns the number of images or labels."""
     return self.shape[0]
 
   @property
   def row_bytes(self) -> int:
-    """The size of one of them."""
+    """Returns the size of one of them, in bytes."""
     return math.prod(self.shape[1:]) * self.dtype.itemsize
 
   @property
   def channels(self) -> int:
-    """The number of colours."""
+    """Returns the number of colours."""
     return self.shape[3] if len(self.shape) > 3 else 1
 
   @property
   def has_images(self) -> bool:
-    """Whether the rows are images: (height, width), or also channels."""
+    """Returns whether the rows are images: (height, width), or also channels."""
     return len(self.shape) > 2 and self.channels in (1, 3) and 0 < self.row_bytes <= MAX_IMAGE_BYTES
 
 

@@ -115,7 +115,7 @@ class Stream:
 
   @property
   def offset(self) -> int:
-    """The reader's place in the decompressed file, in bytes."""
+    """Returns the reader's place in the decompressed file, in bytes."""
     return self._before + self.position
 
   def ensure(self, size: int) -> bool:

@@ -60,7 +60,7 @@ class Member(NamedTuple):
 
   @property
   def size(self) -> int:
-    """The number of bytes that reading it takes."""
+    """Returns the number of bytes that reading it takes."""
     return max(self.sparse.size, self.stored) if self.sparse else self.stored
 
   def read(self, source: stream.Stream) -> bytes | None:

@@ -164,7 +164,7 @@ class _State:
 
   @property
   def is_complete(self) -> bool:
-    """Whether all quotes are closed."""
+    """Returns whether all quotes are closed."""
     return not self.is_open and not self.is_malformed
 
   def add(self, line: str) -> bool:

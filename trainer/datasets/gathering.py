@@ -89,7 +89,7 @@ def gather(source: Source, options: Options, store: prepared.Store) -> Gathered:
   """Reads and decodes the pictures that are not in the store yet, and returns all.
 
   Raises:
-    app.UsageError: there are no pictures.
+    app.UsageError: there are no pictures, or none can be used.
   """
   if not store.is_complete:
     _fill(source, options, store)

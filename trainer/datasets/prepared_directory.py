@@ -55,7 +55,7 @@ class Directory:
 
   @property
   def pixels(self) -> str:
-    """The file of the images."""
+    """Returns the file of the images."""
     return os.path.join(self._final if self.is_complete else self._incomplete, 'pixels')
 
   def _journal(self) -> str:

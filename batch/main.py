@@ -4,7 +4,6 @@ python -m batch.main --model=runs/seed/export/1 --input='pictures/**/*.png' --ou
 """
 
 import argparse
-import gc
 import json
 import logging
 import os
@@ -176,7 +175,6 @@ def cli(argv: Sequence[str] | None = None) -> int:
     if args.verbose:
       traceback.print_exc()
     return _fail(f'the job failed: {root_cause(error)}; {RESUME}', exit_codes.FAILED)
-  gc.freeze()  # at exit, collecting the imported modules would take over a second
   print(closing.lines(summary, args.output) if summary else closing.submitted(args.output))
   return exit_codes.DONE
 
